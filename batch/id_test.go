@@ -1,0 +1,64 @@
+package batch
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestID(t *testing.T) {
+	now := time.Now()
+
+	t.Run("survives its text", func(t *testing.T) {
+		for range 1000 {
+			id := NewID(now)
+			got, err := ParseID(id.String())
+			if err != nil || got != id {
+				t.Fatalf("%s came back as %s, %v", id, got, err)
+			}
+			if len(id.String()) != 30 || id.String() != strings.ToLower(id.String()) {
+				t.Fatalf("%s is not bat_ and 26 lower-case characters", id)
+			}
+		}
+	})
+	t.Run("sorts by time, as bytes and as text", func(t *testing.T) {
+		a, b := NewID(now), NewID(now.Add(time.Millisecond))
+		if a.String() >= b.String() || string(a[:]) >= string(b[:]) {
+			t.Errorf("%s is not before %s", a, b)
+		}
+		if got := a.Time(); !got.Equal(now.Truncate(time.Millisecond)) {
+			t.Errorf("its time is %s, not %s", got, now)
+		}
+	})
+	t.Run("is text in JSON", func(t *testing.T) {
+		in := struct{ M MessageID }{NewMessageID(now)}
+		b, err := json.Marshal(in)
+		if err != nil || !strings.Contains(string(b), `"msg_`) {
+			t.Fatalf("%s, %v", b, err)
+		}
+		out := in
+		out.M = MessageID{}
+		if err := json.Unmarshal(b, &out); err != nil || out != in {
+			t.Errorf("%v came back as %v, %v", in, out, err)
+		}
+	})
+	good := NewID(now).String()
+	for name, bad := range map[string]string{
+		"empty":           "",
+		"another kind":    "msg_" + good[4:],
+		"short":           good[:29],
+		"long":            good + "0",
+		"upper case":      strings.ToUpper(good),
+		"no such letter":  good[:29] + "u",
+		"more than 128":   "bat_8" + good[5:],
+		"a path":          "bat_../../../../../etc/passwd0",
+		"unicode of size": "bat_" + strings.Repeat("é", 13),
+	} {
+		t.Run("refuses "+name, func(t *testing.T) {
+			if id, err := ParseID(bad); err == nil {
+				t.Errorf("%q was read as %s", bad, id)
+			}
+		})
+	}
+}

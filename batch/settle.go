@@ -1,0 +1,177 @@
+package batch
+
+import (
+	"slices"
+	"time"
+)
+
+// A BlockState says where each item of a block is. It is what a report
+// changes; the items themselves never change. The zero value is a block that
+// nobody has touched.
+type BlockState struct {
+	Round  int         // the round the items' states belong to
+	Items  []ItemState // one an item, or none while nothing has happened
+	Closed bool        // no item will change any more in this round
+}
+
+// An ItemState is one item's place in its life.
+type ItemState struct {
+	Status   ItemStatus
+	Attempts int       // that were counted
+	Due      time.Time // earliest next attempt; zero: at once
+}
+
+// In returns the state as it counts in a round for a block of n items: what
+// succeeded in an earlier round keeps its result, everything else begins
+// again. So opening a round touches no block.
+func (s BlockState) In(round, n int) BlockState {
+	if s.Items == nil {
+		return BlockState{Round: round, Items: make([]ItemState, n)}
+	}
+	if s.Round == round {
+		return s
+	}
+	next := BlockState{Round: round, Items: slices.Clone(s.Items)}
+	for i, it := range next.Items {
+		if it.Status != ItemSucceeded {
+			next.Items[i] = ItemState{}
+		}
+	}
+	return next
+}
+
+// Apply moves the block's items as a report says and returns what it
+// finished. It fails, and leaves the state in an unknown shape, if the report
+// names an item twice, one outside the block, or one that has its result.
+func (s *BlockState) Apply(first int, r Report) (Tally, error) {
+	var done Tally
+	if s.Closed {
+		return done, Errorf(Lost, "the block is closed")
+	}
+	for _, res := range r.Results {
+		it, err := s.unfinished(first, res.Index)
+		if err != nil {
+			return done, err
+		}
+		if !res.Status.Terminal() {
+			return done, Errorf(Invalid, "item %d: %s is not an outcome", res.Index, res.Status)
+		}
+		*it = ItemState{Status: res.Status, Attempts: res.Attempts}
+		done.Add(res.Status, 1)
+	}
+	for _, a := range r.Again {
+		it, err := s.unfinished(first, a.Index)
+		if err != nil {
+			return done, err
+		}
+		*it = ItemState{Status: ItemPending, Attempts: a.Attempts, Due: a.Due}
+	}
+	return done, nil
+}
+
+func (s *BlockState) unfinished(first, index int) (*ItemState, error) {
+	pos := index - first
+	if pos < 0 || pos >= len(s.Items) {
+		return nil, Errorf(Invalid, "item %d is not in its block", index)
+	}
+	it := &s.Items[pos]
+	if it.Status.Terminal() {
+		return nil, Errorf(Lost, "item %d has its result already", index)
+	}
+	return it, nil
+}
+
+// Finished reports whether every item has its result.
+func (s BlockState) Finished() bool {
+	return len(s.Items) > 0 && !slices.ContainsFunc(s.Items, func(it ItemState) bool { return !it.Status.Terminal() })
+}
+
+// Due returns when the first unfinished item may be tried; the zero time if
+// one may be tried at once.
+func (s BlockState) Due() time.Time {
+	var due time.Time
+	for i, found := 0, false; i < len(s.Items); i++ {
+		it := s.Items[i]
+		if it.Status.Terminal() {
+			continue
+		}
+		if !found || it.Due.Before(due) {
+			due, found = it.Due, true
+		}
+	}
+	return due
+}
+
+// Tally counts the block's results.
+func (s BlockState) Tally() Tally {
+	var t Tally
+	for _, it := range s.Items {
+		t.Add(it.Status, 1)
+	}
+	return t
+}
+
+// Begin moves a queued batch to running at its first item's start.
+func (p *Progress) Begin(at time.Time) {
+	if p.Status != Queued || at.IsZero() {
+		return
+	}
+	p.Status = Running
+	if p.Started.IsZero() {
+		p.Started = at
+	}
+	p.Version++
+}
+
+// Absorb adds what a step recorded: results, and blocks finished or closed.
+func (p *Progress) Absorb(done Tally, digest uint64, blocks int) {
+	p.Done = p.Done.Plus(done)
+	p.Digest += digest
+	p.Open -= blocks
+	p.Version++
+}
+
+// Cancel begins the end of a batch at its owner's wish. It is idempotent;
+// a batch that has ended otherwise refuses with wrong_state.
+func (p *Progress) Cancel() (changed bool, err error) {
+	switch {
+	case p.Status == Canceling || p.Status == Canceled:
+		return false, nil
+	case !p.Status.CanBecome(Canceling):
+		return false, Refuse(Conflict, "wrong_state", "the batch is %s: only a batch that has not ended can be canceled", p.Status)
+	}
+	p.Status = Canceling
+	p.Version++
+	return true, nil
+}
+
+// Over says whether the round is over, and as what, while leased blocks of
+// the batch are in somebody's hands. A cancel that was answered wins over a
+// last item that comes in after it.
+func (p Progress) Over(leased int) (Status, bool) {
+	switch {
+	case p.Status.Terminal() || p.Status == Open:
+		return 0, false
+	case p.Status == Canceling:
+		return Canceled, leased == 0
+	default:
+		return Completed, p.Open == 0
+	}
+}
+
+// End closes the round: whatever has no result gets, by arithmetic, the
+// status that goes with the end.
+func (p *Progress) End(as Status, items int, now time.Time) {
+	left := items - p.Done.Sum()
+	switch as {
+	case Canceled:
+		p.Done.Canceled += left
+	case Expired:
+		p.Done.Expired += left
+	}
+	p.Status, p.Finished, p.Open = as, now, 0
+	if p.Started.IsZero() && as == Completed {
+		p.Started = now
+	}
+	p.Version++
+}

@@ -1,0 +1,319 @@
+package batch
+
+import (
+	"context"
+	"time"
+)
+
+// A Store keeps everything that is promised. It is a single file or a
+// database that several nodes share; both keep these sentences:
+//
+//   - Every method that changes something is one durable transaction, named
+//     after what happened. When it returns nil the change survives power
+//     loss; when it returns an [Error] nothing has changed. Any other error
+//     leaves the outcome unknown.
+//   - Whatever the store decides it asks of this package's pure functions.
+//   - Reads see only what is durable and never wait for a writer.
+//   - Bytes that are returned are the caller's own.
+//
+// A store that cannot know its own state any more (a failed sync) closes
+// Failed and refuses everything: its process must end and start anew.
+type Store interface {
+	Intake
+	Reader
+	Queue
+	Outbox
+	Vault
+	Keeper
+}
+
+// Intake is what it takes to accept work and to steer it.
+type Intake interface {
+	// Stage opens a place for the blocks of a batch that does not exist yet.
+	Stage(ctx context.Context, tenant TenantID, id ID) Stage
+
+	// Cancel begins the end of a batch and returns the batch as it is now.
+	// It is idempotent. A batch that has ended otherwise is a Conflict with
+	// reason wrong_state; an unknown or foreign one is NotFound.
+	Cancel(ctx context.Context, tenant TenantID, id ID) (Batch, error)
+}
+
+// A Stage receives a batch block by block. It is used by one goroutine.
+// What was appended is invisible until Create and removed by Discard; a
+// crash removes it at the next start.
+type Stage interface {
+	// Append adds the next block. It may return before the block is durable
+	// and blocks while too much is under way; the first failure comes back
+	// from here or from Create. The block is the stage's from now on.
+	Append(ctx context.Context, b Block) error
+
+	// Create makes the batch exist, queued, with every block appended. The
+	// spec's ID, Tenant, Items, Blocks and Bytes are filled in by the stage.
+	Create(ctx context.Context, s Spec) (Batch, error)
+
+	// Discard drops what was appended. After Create it does nothing.
+	Discard()
+}
+
+// Reader is what status needs. It answers while writers are busy or gone.
+// Every call is bounded in time and in bytes; what is longer is paged.
+type Reader interface {
+	// Batch returns a batch of the tenant, else NotFound.
+	Batch(ctx context.Context, tenant TenantID, id ID) (Batch, error)
+
+	// Batches lists the tenant's batches, newest first.
+	Batches(ctx context.Context, q BatchQuery) (list []Batch, next *ID, err error)
+
+	// Results returns a page of the batch's results in input order. A page
+	// may be empty and not the last.
+	Results(ctx context.Context, tenant TenantID, id ID, q ResultQuery) (ResultPage, error)
+
+	// Item returns one item with its result, if it has one. An index outside
+	// the batch is NotFound.
+	Item(ctx context.Context, tenant TenantID, id ID, index int) (ItemView, error)
+
+	// Messages lists messages, newest first.
+	Messages(ctx context.Context, q MessageQuery) (list []Message, next *MessageID, err error)
+
+	// Message returns a message of the tenant with its attempts, in order.
+	Message(ctx context.Context, tenant TenantID, id MessageID) (Message, []Attempt, error)
+
+	// Body returns the body of a message: the same bytes whenever it is asked.
+	Body(ctx context.Context, m Message) ([]byte, error)
+}
+
+// A BatchQuery selects batches of one tenant.
+type BatchQuery struct {
+	Tenant TenantID
+	Status Status // 0: any
+	Before *ID    // only those listed after this one; nil: from the newest
+	Limit  int    // at most; 1 and up
+}
+
+// A ResultQuery selects results of one batch.
+type ResultQuery struct {
+	From   int        // first index wanted
+	Limit  int        // most results in the page; 1 and up
+	Bytes  int        // stop after this many payload bytes; default 1 MiB
+	Status ItemStatus // 0: any
+	Prefix bool       // stop before the first unfinished item
+}
+
+// A ResultPage is a run of results. Next is where the following page begins.
+type ResultPage struct {
+	Results []Result
+	Next    int
+	Last    bool // nothing follows now: the input's end, or an unfinished item with Prefix
+	Batch   Batch
+}
+
+// An ItemView is one item as it stands.
+type ItemView struct {
+	Index    int
+	ID       string // the client's own; empty means the index as text
+	Status   ItemStatus
+	Attempts int
+	Input    []byte
+	Result   *Result
+}
+
+// A MessageQuery selects messages of one tenant.
+type MessageQuery struct {
+	Tenant TenantID
+	Batch  *ID          // nil: of all batches
+	State  MessageState // 0: any
+	Before *MessageID   // only those listed after this one
+	Limit  int          // at most; 1 and up
+}
+
+// Queue is how blocks of items reach the workers and their outcomes the disk.
+// Owner names a node; a [Lease] with its token is what makes a write
+// acceptable: a report whose lease was lost changes nothing.
+type Queue interface {
+	// Claim leases due blocks, rotating over tenants and over their batches,
+	// so that no batch is passed by for ever. It returns at once, with
+	// nothing if nothing is due.
+	Claim(ctx context.Context, c Claim) ([]Work, error)
+
+	// Record keeps what became of claimed items: all reports in one
+	// transaction, each on its own conditions. Where a report finishes a
+	// range its message is made in the same transaction, where it finishes
+	// the batch the batch ends and the terminal message is made.
+	// Lost names the reports, by position, whose lease was another's: nothing
+	// of these was kept. Up to offer.Max of the messages that are due at once
+	// come back already claimed.
+	Record(ctx context.Context, reports []Report, offer MessageClaim) (Recorded, error)
+
+	// Renew keeps the leases of what its caller holds for another lease time,
+	// tells the store what is in flight, and answers with what to stop.
+	Renew(ctx context.Context, owner string, held []Holding) (Renewed, error)
+
+	// NextDue returns when a block that is not leased is next due: the zero
+	// time if one is due now. ok is false if there is none.
+	NextDue(ctx context.Context) (at time.Time, ok bool, err error)
+
+	// Changed hints that Claim may find more than it did. It never carries:
+	// a hint may be lost, and its receiver asks the store.
+	Changed() <-chan struct{}
+}
+
+// LeaseTime is how long a lease lives without Renew on a store that several
+// nodes share. Holders renew every third of it, or sooner.
+const LeaseTime = 30 * time.Second
+
+// A Claim asks for blocks.
+type Claim struct {
+	Owner      string
+	Processors []string // names this node serves; other batches are left alone
+	Blocks     int      // most to return
+	PerBatch   int      // most of one batch in this owner's hands, those it holds included
+}
+
+// A Lease is the right to report on a block. It ends with a report that
+// releases it, or with its time.
+type Lease struct {
+	Block BlockKey
+	Owner string
+	Token uint64
+	Due   time.Time // under which the block was found; the store's own
+}
+
+// Work is a claimed block: the items of it that may be tried now.
+type Work struct {
+	Lease Lease
+	Spec  *Spec // shared and not to be changed
+	Round int
+	Items []WorkItem
+}
+
+// A WorkItem is an item to be worked on.
+type WorkItem struct {
+	Index    int
+	ID       string // the client's own; empty means the index as text
+	Raw      []byte
+	Attempts int // counted so far
+}
+
+// A Report says what became of claimed items. A claim may be reported on
+// several times; the last time releases it.
+type Report struct {
+	Lease   Lease
+	Started time.Time // when the claim's first item was started; zero: none was
+	Results []Result  // Round is the store's to fill in
+	Again   []Again
+	Release bool // the holder lets go; items it says nothing of are as they were
+}
+
+// Recorded is what a Record did.
+type Recorded struct {
+	Lost       []int // positions of reports that changed nothing
+	Ended      []Batch
+	Deliveries []Delivery
+}
+
+// A Holding is what a node has in its hands of one batch.
+type Holding struct {
+	Tenant    TenantID
+	Batch     ID
+	Leases    []Lease
+	InFlight  int    // items being worked on
+	WaitingOn string // why nothing is, if nothing is
+}
+
+// Renewed answers a Renew.
+type Renewed struct {
+	Lost []Lease // another's by now: drop the work
+	Stop []ID    // start nothing more of these batches and release their blocks
+}
+
+// Outbox is how messages reach their receivers.
+type Outbox interface {
+	// ClaimMessages takes due messages for sending, rotating over the lanes
+	// (tenant and host). The attempt is recorded as begun before this returns.
+	ClaimMessages(ctx context.Context, c MessageClaim) ([]Delivery, error)
+
+	// Attempted records how attempts ended, each on its own conditions, in one
+	// transaction. One whose message is not in that attempt any more changes
+	// nothing.
+	Attempted(ctx context.Context, outcomes []AttemptOutcome) error
+
+	// NextMessage returns when a waiting message is next due; ok is false if
+	// none is waiting.
+	NextMessage(ctx context.Context) (at time.Time, ok bool, err error)
+
+	// MessagesChanged hints that ClaimMessages may find more than it did.
+	MessagesChanged() <-chan struct{}
+}
+
+// A MessageClaim asks for messages.
+type MessageClaim struct {
+	Owner   string
+	Max     int // most to return; 0: none
+	PerHost int // most in flight to one lane, those under way included
+}
+
+// A Delivery is a message claimed for its attempt number Made.
+type Delivery struct {
+	Message
+	URL   string // as it is now
+	Token uint64
+}
+
+// An AttemptOutcome is how one attempt ended and what follows. The state is
+// waiting (again at Due), delivered, exhausted, canceled or blocked.
+type AttemptOutcome struct {
+	Delivery Delivery
+	Attempt  Attempt
+	State    MessageState
+	Reason   string
+	Due      time.Time
+	Refund   bool // our own stop cut it short: the attempt never was
+}
+
+// Vault keeps who may ask and what signs.
+type Vault interface {
+	// Keys returns all keys. There are few; callers cache them.
+	Keys(ctx context.Context) ([]Key, error)
+
+	// AddKey keeps a new key. onlyFirst makes it refuse with Conflict if
+	// there is any key already.
+	AddKey(ctx context.Context, k Key, onlyFirst bool) error
+
+	// Secrets returns the signing secrets of a tenant, newest first. If there
+	// is none, fresh is kept as the first and returned.
+	Secrets(ctx context.Context, tenant TenantID, fresh Secret) ([]Secret, error)
+}
+
+// A Key is an API key as it is kept: its secret is known by its hash only.
+type Key struct {
+	ID      KeyID     `json:"id"`
+	Tenant  TenantID  `json:"tenant"`
+	Name    string    `json:"name"`
+	Hash    []byte    `json:"hash"` // SHA-256 of the key's text
+	Scopes  []string  `json:"scopes"`
+	Created time.Time `json:"created_at"`
+	Expires time.Time `json:"expires_at,omitzero"`
+}
+
+// A Secret signs a tenant's messages.
+type Secret struct {
+	Text    string    `json:"secret"` // whsec_…
+	Created time.Time `json:"created_at"`
+	Until   time.Time `json:"until,omitzero"` // signs no longer after this; zero: current
+}
+
+// Keeper is the care of the store itself.
+type Keeper interface {
+	// Check walks every record and every invariant, and returns what is
+	// wrong; nil if the store is sound.
+	Check(ctx context.Context) error
+
+	// Failed is closed when the store cannot know its state any more.
+	Failed() <-chan struct{}
+
+	// Err says why Failed was closed.
+	Err() error
+
+	// Close finishes what is under way and lets go of the file.
+	Close() error
+}

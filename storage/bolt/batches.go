@@ -1,0 +1,84 @@
+package bolt
+
+import (
+	"github.com/callbatch/callbatch/batch"
+	"github.com/callbatch/callbatch/storage/record"
+	"go.etcd.io/bbolt"
+)
+
+// An entry is a batch as a transaction sees and changes it: read at most
+// once, written at most once, whatever the number of steps.
+type entry struct {
+	spec *batch.Spec // nil until wanted
+	p    batch.Progress
+	key  []byte
+	live bool // was active when the transaction began
+	mark bool // is to be written
+}
+
+// batch returns the entry of a batch, or errNoBatch.
+func (t *txn) batch(tenant batch.TenantID, id batch.ID) (*entry, error) {
+	if e := t.progress[id]; e != nil {
+		return e, nil
+	}
+	k := tenantKey(tenant, id)
+	p, err := readProgress(t.Tx, k)
+	if err != nil {
+		return nil, err
+	}
+	e := &entry{p: p, key: k, live: !p.Status.Terminal()}
+	t.progress[id] = e
+	return e, nil
+}
+
+// spec returns the spec of a batch that the store may have in memory.
+func (t *txn) spec(s *Store, e *entry) (*batch.Spec, error) {
+	if e.spec != nil {
+		return e.spec, nil
+	}
+	tenant, id := splitTenantKey(e.key)
+	s.mu.Lock()
+	if lv := s.live[id]; lv != nil {
+		e.spec = lv.spec
+	}
+	s.mu.Unlock()
+	if e.spec == nil {
+		spec, err := readSpec(t.Tx, tenant, id)
+		if err != nil {
+			return nil, err
+		}
+		e.spec = &spec
+	}
+	return e.spec, nil
+}
+
+// change marks an entry to be written at the end of the transaction.
+func (t *txn) change(e *entry) {
+	if !e.mark {
+		e.mark = true
+		t.dirty = append(t.dirty, e)
+	}
+}
+
+// flush writes what changed.
+func (t *txn) flush() error {
+	b := bucket(t.Tx, bucketProgress)
+	for _, e := range t.dirty {
+		if err := b.Put(e.key, record.EncodeProgress(e.key, e.p)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func readProgress(tx *bbolt.Tx, key []byte) (batch.Progress, error) {
+	v := tx.Bucket(bucketProgress).Get(key)
+	if v == nil {
+		return batch.Progress{}, errNoBatch
+	}
+	p, err := record.Open(record.KindProgress, key, v)
+	if err != nil {
+		return batch.Progress{}, err
+	}
+	return record.DecodeProgress(p)
+}

@@ -1,0 +1,309 @@
+package bolt
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/callbatch/callbatch/batch"
+	"github.com/callbatch/callbatch/storage/record"
+)
+
+// auditRecords bounds how many records of open batches the audit at a start
+// reads; the rest is for Check, and for the checksum at first read.
+const auditRecords = 20_000
+
+// An audit compares what a batch's progress says with what is there.
+type audit struct {
+	tx   *bbolt.Tx
+	left int // records it may still read
+}
+
+// sums are what an audit counted of a batch.
+type sums struct {
+	done   batch.Tally
+	digest uint64
+	open   int
+}
+
+func (a *audit) batch(b batch.Batch) error {
+	if a.left <= 0 {
+		return nil
+	}
+	var got sums
+	if err := errors.Join(a.segments(b, &got), a.open(b, &got)); err != nil {
+		return fmt.Errorf("%s: %w", b.ID, err)
+	}
+	if a.left <= 0 {
+		return nil
+	}
+	return compare(b, got)
+}
+
+func compare(b batch.Batch, got sums) error {
+	bad := func(what string, says, is any) error {
+		return batch.Errorf(batch.Damaged, "%s: its record says %v %s, the file has %v: keep the file, restore a backup", b.ID, says, what, is)
+	}
+	done := b.Done
+	if b.Status.Terminal() { // the rest ended by arithmetic
+		done.Canceled, done.Expired = got.done.Canceled, got.done.Expired
+	}
+	switch {
+	case b.Round == 1 && got.done != done:
+		return bad("results", done, got.done)
+	case got.digest != b.Digest:
+		return bad("digest", b.Digest, got.digest)
+	case !b.Status.Terminal() && got.open != b.Open:
+		return bad("open blocks", b.Open, got.open)
+	case b.Counts().Pending < 0 || b.Done.Sum() > b.Items:
+		return bad("items", b.Items, b.Done.Sum())
+	case b.Status.Terminal() && b.Done.Sum() != b.Items:
+		return bad("ended items", b.Items, b.Done.Sum())
+	}
+	return nil
+}
+
+func (a *audit) segments(b batch.Batch, got *sums) error {
+	c := a.tx.Bucket(bucketSegments).Cursor()
+	for k, v := c.Seek(b.ID[:]); bytes.HasPrefix(k, b.ID[:]) && a.left > 0; k, v = c.Next() {
+		a.left--
+		p, err := record.Open(record.KindSegment, k, v)
+		if err != nil {
+			return err
+		}
+		t, d, err := record.SegmentSums(p)
+		if err != nil {
+			return err
+		}
+		got.done, got.digest = got.done.Plus(t), got.digest+d
+	}
+	return nil
+}
+
+func (a *audit) open(b batch.Batch, got *sums) error {
+	c := a.tx.Bucket(bucketOpen).Cursor()
+	for k, _ := c.Seek(b.ID[:]); bytes.HasPrefix(k, b.ID[:]) && a.left > 0; k, _ = c.Next() {
+		a.left--
+		got.open++
+	}
+	return nil
+}
+
+// Check walks every record and every invariant. It is a long reader: use it
+// on a store at rest, or on a copy.
+func (s *Store) Check(ctx context.Context) error {
+	return s.view(ctx, func(tx *bbolt.Tx) error {
+		c := checker{tx: tx}
+		for err := range tx.Check() {
+			c.report(err)
+		}
+		c.batches()
+		c.orphans()
+		c.messages()
+		c.vault()
+		return errors.Join(c.problems...)
+	})
+}
+
+// checkMost bounds what one Check lists.
+const checkMost = 100
+
+type checker struct {
+	tx       *bbolt.Tx
+	problems []error
+}
+
+func (c *checker) report(err error) {
+	if err != nil && len(c.problems) < checkMost {
+		c.problems = append(c.problems, err)
+	}
+}
+
+func (c *checker) bad(format string, args ...any) {
+	c.report(batch.Errorf(batch.Damaged, format, args...))
+}
+
+func (c *checker) each(name []byte, f func(k, v []byte) error) {
+	c.report(c.tx.Bucket(name).ForEach(func(k, v []byte) error {
+		c.report(f(k, v))
+		return nil
+	}))
+}
+
+func (c *checker) batches() {
+	active := c.tx.Bucket(bucketActive)
+	c.each(bucketProgress, func(k, _ []byte) error {
+		tenant, id := splitTenantKey(k)
+		b, err := readBatch(c.tx, tenant, id)
+		if err != nil {
+			return err
+		}
+		if (active.Get(k) != nil) == b.Status.Terminal() {
+			c.bad("%s is %s, and its place among the active batches says otherwise", b.ID, b.Status)
+		}
+		a := audit{tx: c.tx, left: 1 << 62}
+		c.report(a.batch(b))
+		c.blocks(b)
+		c.ledger(b)
+		return nil
+	})
+	c.each(bucketActive, func(k, _ []byte) error {
+		_, err := readProgress(c.tx, k)
+		return err
+	})
+}
+
+// blocks checks that a batch's blocks follow each other without a gap and
+// that each is open, finished or closed.
+func (c *checker) blocks(b batch.Batch) {
+	next := 0
+	for n := range b.Blocks {
+		k := batch.BlockKey{Tenant: b.Tenant, Batch: b.ID, Number: uint32(n)}
+		bl, err := readBlock(c.tx, blockKey(k))
+		if err != nil {
+			c.report(err)
+			return
+		}
+		if bl.First != next {
+			c.bad("%s: block %d begins at item %d, not %d", b.ID, n, bl.First, next)
+		}
+		next = bl.First + len(bl.Items)
+		c.block(b, k, bl)
+	}
+	if next != b.Items {
+		c.bad("%s has %d items in its blocks, not %d", b.ID, next, b.Items)
+	}
+}
+
+func (c *checker) block(b batch.Batch, k batch.BlockKey, bl batch.Block) {
+	st, err := readState(c.tx, blockKey(k), b.Round, len(bl.Items))
+	c.report(err)
+	rs, err := collect(c.tx, blockKey(k), bl.First)
+	c.report(err)
+	for i, r := range rs {
+		if r.Index < bl.First || r.Index >= bl.First+len(bl.Items) {
+			c.bad("%s: a result of item %d stands in block %d", b.ID, r.Index, k.Number)
+		}
+		if i > 0 && rs[i-1].Index == r.Index && rs[i-1].Round == r.Round {
+			c.bad("%s: item %d has two results in round %d", b.ID, r.Index, r.Round)
+		}
+	}
+	stated := c.tx.Bucket(bucketStates).Get(blockKey(k)) != nil
+	if stated && err == nil {
+		done := 0
+		for _, r := range current(rs, b.Progress) {
+			if st.Items[r.Index-bl.First].Status != r.Status {
+				c.bad("%s: item %d is %s in its block's state and %s in its result", b.ID, r.Index, st.Items[r.Index-bl.First].Status, r.Status)
+			}
+			done++
+		}
+		if st.Tally().Sum() != done {
+			c.bad("%s: block %d has %d results, its state says %d", b.ID, k.Number, done, st.Tally().Sum())
+		}
+	}
+}
+
+// orphans finds blocks, segments and states that no batch owns.
+func (c *checker) orphans() {
+	owned := map[batch.ID]bool{}
+	for _, name := range [][]byte{bucketProgress, bucketStaging} {
+		c.each(name, func(k, _ []byte) error {
+			_, id := splitTenantKey(k)
+			owned[id] = true
+			return nil
+		})
+	}
+	for _, name := range [][]byte{bucketBlocks, bucketStates, bucketSegments, bucketOpen, bucketByBatch} {
+		c.each(name, func(k, _ []byte) error {
+			if id := batch.ID(k[:16]); !owned[id] {
+				return batch.Errorf(batch.Damaged, "a record in %s belongs to %s, which does not exist", name, id)
+			}
+			return nil
+		})
+	}
+}
+
+// ledger checks that the messages of a batch are as it counts them.
+func (c *checker) ledger(b batch.Batch) {
+	var got batch.Ledger
+	ends := 0
+	cur := c.tx.Bucket(bucketByBatch).Cursor()
+	for k, _ := cur.Seek(b.ID[:]); bytes.HasPrefix(k, b.ID[:]); k, _ = cur.Next() {
+		m, err := readMessage(c.tx, tenantKey(b.Tenant, [16]byte(k[16:])))
+		if err != nil {
+			c.report(fmt.Errorf("%s: %w", b.ID, err))
+			continue
+		}
+		if m.Result() && m.Round == b.Round {
+			if got.Round++; !m.State.Settled() {
+				got.Owed++
+			}
+		}
+		if !m.Result() && m.Round == b.Round {
+			ends++
+		}
+		switch {
+		case !m.State.Settled():
+			got.Waiting++
+		case m.State == batch.MessageDelivered:
+			got.Delivered++
+		case m.State == batch.MessageExhausted:
+			got.Exhausted++
+		default:
+			got.Other++
+		}
+		_, err = readRefs(c.tx, m)
+		c.report(err)
+	}
+	if got != b.Messages {
+		c.bad("%s counts its messages as %+v, the file has %+v", b.ID, b.Messages, got)
+	}
+	if want := boolByte(b.Status.Terminal() && b.Options.CallbackURL != ""); ends != int(want) {
+		c.bad("%s is %s and has %d terminal messages", b.ID, b.Status, ends)
+	}
+}
+
+// messages checks that a message stands where its state says.
+func (c *checker) messages() {
+	outbox, sending := c.tx.Bucket(bucketOutbox), c.tx.Bucket(bucketSending)
+	waiting := 0
+	c.each(bucketMessages, func(k, _ []byte) error {
+		m, err := readMessage(c.tx, k)
+		if err != nil {
+			return err
+		}
+		inOutbox := outbox.Get(outboxKey(laneOf(m.Tenant, m.Host), m.Due, m.ID)) != nil
+		if inOutbox {
+			waiting++
+		}
+		if inOutbox != (m.State == batch.MessageWaiting) || (sending.Get(k) != nil) != (m.State == batch.MessageSending) {
+			c.bad("%s is %s, and its place among those to be sent says otherwise", m.ID, m.State)
+		}
+		return nil
+	})
+	if n := len(keysOf(outbox)); n != waiting {
+		c.bad("%d messages wait and %d are in the outbox", waiting, n)
+	}
+	c.each(bucketAttempts, func(k, v []byte) error {
+		_, err := record.Open(record.KindAttempt, k, v)
+		return err
+	})
+}
+
+func (c *checker) vault() {
+	c.each(bucketKeys, func(k, v []byte) error {
+		_, err := record.Open(record.KindKey, k, v)
+		return err
+	})
+	c.each(bucketSecrets, func(k, v []byte) error {
+		_, err := record.Open(record.KindSecrets, k, v)
+		return err
+	})
+	for _, name := range [][]byte{metaVersion, metaStarts} {
+		_, err := getMeta(c.tx, name)
+		c.report(err)
+	}
+}

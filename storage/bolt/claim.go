@@ -1,0 +1,251 @@
+package bolt
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/callbatch/callbatch/batch"
+	"github.com/callbatch/callbatch/storage/record"
+)
+
+// Claim leases due blocks. It writes nothing: leases of the only owner live
+// in memory, and what they lead to rides on the next Record.
+func (s *Store) Claim(ctx context.Context, c batch.Claim) ([]batch.Work, error) {
+	if err := s.ready(ctx); err != nil {
+		return nil, err
+	}
+	// The transaction begins with the store locked: what a finished commit
+	// changed in memory is then in the snapshot too, and a block that was just
+	// finished cannot be claimed again.
+	s.mu.Lock()
+	tx, err := s.db.Begin(false)
+	if err != nil {
+		s.mu.Unlock()
+		return nil, fmt.Errorf("claim: %w", err)
+	}
+	picked := s.pick(tx, c, time.Now())
+	s.mu.Unlock()
+	for i := range picked {
+		picked[i].load(tx)
+	}
+	tx.Rollback()
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	works := make([]batch.Work, 0, len(picked))
+	for _, p := range picked {
+		if p.err != nil {
+			s.setAside(p)
+			continue
+		}
+		p.lease.first, p.lease.count = p.first, p.count
+		if lv := s.live[p.lease.Block.Batch]; lv != nil {
+			lv.spec = p.work.Spec
+		}
+		works = append(works, p.work)
+	}
+	return works, nil
+}
+
+// A pick is a block that was just leased and what is read about it.
+type pick struct {
+	lease        *lease
+	work         batch.Work
+	first, count int
+	err          error
+}
+
+// pick leases one block of each batch whose turn it is until it has enough.
+func (s *Store) pick(tx *bbolt.Tx, c batch.Claim, now time.Time) (picked []pick) {
+	s.batches.rouse(now)
+	open := tx.Bucket(bucketOpen).Cursor()
+	var missing []*live
+	for len(picked) < c.Blocks {
+		id, ok := s.batches.take()
+		if !ok {
+			break
+		}
+		lv := s.live[id]
+		switch {
+		case lv == nil || !lv.status.Claimable():
+		case !slices.Contains(c.Processors, lv.processor):
+			missing = append(missing, lv)
+		case len(lv.leases) >= max(1, c.PerBatch):
+		default:
+			l, due := s.pickBlock(open, lv, c.Owner, now)
+			if l != nil {
+				picked = append(picked, pick{lease: l, work: batch.Work{Lease: l.Lease, Spec: lv.spec, Round: l.round}})
+				s.batches.wakeUp(lv.tenant, id)
+			} else if !due.IsZero() {
+				s.batches.sleep(lv.tenant, id, due)
+			}
+		}
+	}
+	for _, lv := range missing { // another call may come with other processors
+		lv.waitingOn = "processor_missing"
+		s.batches.sleep(lv.tenant, lv.id, now.Add(time.Second))
+	}
+	return picked
+}
+
+// pickBlock leases the first due block of a batch that nobody holds. Without
+// one it returns when the next is due, or the zero time if there is none.
+func (s *Store) pickBlock(open *bbolt.Cursor, lv *live, owner string, now time.Time) (*lease, time.Time) {
+	for k, v := open.Seek(lv.id[:]); k != nil && bytes.HasPrefix(k, lv.id[:]); k, v = open.Next() {
+		bk, due := splitOpenKey(lv.tenant, k)
+		at := placeOf(bk)
+		if lv.leases[at] != nil || lv.damaged[at] {
+			continue
+		}
+		if due.After(now) {
+			return nil, due
+		}
+		s.token++
+		l := &lease{
+			Lease: batch.Lease{Block: bk, Owner: owner, Token: s.token, Due: due},
+			round: lv.round, partial: len(v) > 0 && v[0] == 1,
+		}
+		lv.leases[at] = l
+		lv.waitingOn = ""
+		if lv.started.IsZero() {
+			lv.started = now
+		}
+		return l, time.Time{}
+	}
+	return nil, time.Time{}
+}
+
+// load reads what a lease is about, without the store locked.
+func (p *pick) load(tx *bbolt.Tx) {
+	l, w := p.lease, &p.work
+	if w.Spec == nil {
+		spec, err := readSpec(tx, l.Block.Tenant, l.Block.Batch)
+		if p.err = err; err != nil {
+			return
+		}
+		w.Spec = &spec
+	}
+	key := blockKey(l.Block)
+	b, err := readBlock(tx, key)
+	if p.err = err; err != nil {
+		return
+	}
+	st, err := readState(tx, key, l.round, len(b.Items))
+	if p.err = err; err != nil {
+		return
+	}
+	p.first, p.count = b.First, len(b.Items)
+	w.Items = make([]batch.WorkItem, 0, len(b.Items))
+	now := time.Now()
+	for i, it := range b.Items {
+		is := st.Items[i]
+		if !is.Status.Terminal() && !is.Due.After(now) {
+			w.Items = append(w.Items, batch.WorkItem{Index: b.First + i, ID: it.ID, Raw: it.Raw, Attempts: is.Attempts})
+		}
+	}
+}
+
+// setAside takes a block out of circulation that cannot be read. Its batch
+// will not end; check names the record.
+func (s *Store) setAside(p pick) {
+	k := p.lease.Block
+	s.log.Error("block set aside", "batch_id", k.Batch, "part", k.Part, "block", k.Number, "error", p.err)
+	if lv := s.live[k.Batch]; lv != nil {
+		if lv.damaged == nil {
+			lv.damaged = map[place]bool{}
+		}
+		lv.damaged[placeOf(k)] = true
+		s.release(k)
+	}
+}
+
+func readSpec(tx *bbolt.Tx, t batch.TenantID, id batch.ID) (batch.Spec, error) {
+	k := tenantKey(t, id)
+	v := tx.Bucket(bucketBatches).Get(k)
+	if v == nil {
+		return batch.Spec{}, errNoBatch
+	}
+	p, err := record.Open(record.KindSpec, k, v)
+	if err != nil {
+		return batch.Spec{}, err
+	}
+	return record.DecodeSpec(p)
+}
+
+var (
+	errNoBatch   = batch.Errorf(batch.NotFound, "there is no such batch")
+	errNoMessage = batch.Errorf(batch.NotFound, "there is no such message")
+)
+
+// readBlock returns a block that is the caller's own.
+func readBlock(tx *bbolt.Tx, key []byte) (batch.Block, error) {
+	p, err := record.Open(record.KindBlock, key, tx.Bucket(bucketBlocks).Get(key))
+	if err != nil {
+		return batch.Block{}, err
+	}
+	return record.DecodeBlock(slices.Clone(p))
+}
+
+// readState returns a block's state as it counts in a round. Without a record
+// of its own a block is either untouched or finished; which of the two its
+// open entry says.
+func readState(tx *bbolt.Tx, key []byte, round, items int) (batch.BlockState, error) {
+	v := tx.Bucket(bucketStates).Get(key)
+	if v == nil {
+		return batch.BlockState{}.In(round, items), nil
+	}
+	p, err := record.Open(record.KindState, key, v)
+	if err != nil {
+		return batch.BlockState{}, err
+	}
+	st, err := record.DecodeState(p)
+	if err != nil {
+		return st, err
+	}
+	return st.In(round, items), nil
+}
+
+// NextDue returns when a block that is not leased is next due.
+func (s *Store) NextDue(context.Context) (time.Time, bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.batches.rouse(time.Now())
+	at, ok := s.batches.next()
+	return at, ok, s.Err()
+}
+
+// Changed hints that Claim may find more.
+func (s *Store) Changed() <-chan struct{} { return s.changed }
+
+// Renew keeps what the caller says is in flight, for Batch to show. Leases of
+// the only owner do not run out.
+func (s *Store) Renew(ctx context.Context, owner string, held []batch.Holding) (batch.Renewed, error) {
+	if err := s.ready(ctx); err != nil {
+		return batch.Renewed{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var r batch.Renewed
+	for _, h := range held {
+		lv := s.live[h.Batch]
+		if lv == nil {
+			r.Lost = append(r.Lost, h.Leases...)
+			continue
+		}
+		lv.inFlight, lv.waitingOn = h.InFlight, h.WaitingOn
+		if !lv.status.Claimable() {
+			r.Stop = append(r.Stop, h.Batch)
+		}
+		for _, l := range h.Leases {
+			if _, ok := s.holder(l); ok == nil {
+				r.Lost = append(r.Lost, l)
+			}
+		}
+	}
+	return r, nil
+}

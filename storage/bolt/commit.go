@@ -1,0 +1,244 @@
+package bolt
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/callbatch/callbatch/batch"
+)
+
+// The most one transaction takes in: a step touches at most about 1,000
+// records, and while a small step waits an upload gets 1 MiB a commit.
+const (
+	maxSteps     = 512
+	maxBulkBytes = 4 << 20
+)
+
+// A step is one change that somebody waits for. apply runs inside the
+// transaction and may run again in another one, so it changes nothing
+// outside; what memory must learn goes to txn.after. A refusal (a
+// batch.Error) must come before the first write.
+type step struct {
+	apply func(*txn) error
+	bytes int
+	done  chan error
+}
+
+// A txn is one transaction over the steps of several callers.
+type txn struct {
+	*bbolt.Tx
+	now      time.Time
+	progress map[batch.ID]*entry         // read once, written once
+	released map[batch.BlockKey]struct{} // leases that end with this transaction
+	sending  map[laneKey]int             // attempts that begin with this transaction
+	dirty    []*entry
+	afters   []func()
+}
+
+// after has f run once the transaction is durable, with the store locked.
+func (t *txn) after(f func()) { t.afters = append(t.afters, f) }
+
+// do hands a step to the committer and waits for its end. A caller that goes
+// away does not take its step back.
+func (s *Store) do(lane chan *step, bytes int, apply func(*txn) error) error {
+	st := &step{apply: apply, bytes: bytes, done: make(chan error, 1)}
+	if err := s.submit(lane, st); err != nil {
+		return err
+	}
+	return <-st.done
+}
+
+func (s *Store) submit(lane chan *step, st *step) error {
+	s.closing.RLock()
+	defer s.closing.RUnlock()
+	if s.closed {
+		return errClosed
+	}
+	lane <- st
+	return nil
+}
+
+var errClosed = batch.Errorf(batch.Unavailable, "the store is closed")
+
+// commitLoop is the one goroutine that writes. While one group syncs the next
+// gathers: a lone writer waits for one sync, and 64 share one.
+func (s *Store) commitLoop() {
+	defer close(s.committed)
+	for {
+		group, ok := s.gather()
+		if len(group) > 0 {
+			s.commit(group)
+		}
+		if !ok {
+			return
+		}
+	}
+}
+
+// gather waits for a step and takes what else is there: small steps first,
+// then uploads, of which just one while small steps wait.
+func (s *Store) gather() (group []*step, ok bool) {
+	select {
+	case st, ok := <-s.small:
+		if !ok {
+			return s.drain(), false
+		}
+		group = append(group, st)
+	case st := <-s.bulk:
+		group = append(group, st)
+	}
+	for len(group) < maxSteps {
+		select {
+		case st, ok := <-s.small:
+			if !ok {
+				return append(group, s.drain()...), false
+			}
+			group = append(group, st)
+			continue
+		default:
+		}
+		break
+	}
+	bulk := 0
+	for bulk < maxBulkBytes && len(s.small) == 0 {
+		select {
+		case st := <-s.bulk:
+			group, bulk = append(group, st), bulk+st.bytes
+			continue
+		default:
+		}
+		break
+	}
+	if bulk == 0 {
+		select {
+		case st := <-s.bulk:
+			group = append(group, st)
+		default:
+		}
+	}
+	return group, true
+}
+
+// drain takes the uploads that were submitted before the store closed.
+func (s *Store) drain() (group []*step) {
+	for {
+		select {
+		case st := <-s.bulk:
+			group = append(group, st)
+		default:
+			return group
+		}
+	}
+}
+
+// commit makes one transaction of the group and answers everyone in it.
+func (s *Store) commit(group []*step) {
+	results := make([]error, len(group))
+	if err := s.Err(); err != nil {
+		answer(group, results, err)
+		return
+	}
+	for {
+		again, err := s.try(group, results)
+		if err != nil {
+			s.fail(err)
+			answer(group, results, err)
+			return
+		}
+		if !again {
+			answer(group, results, nil)
+			return
+		}
+	}
+}
+
+func answer(group []*step, results []error, err error) {
+	for i, st := range group {
+		if results[i] == nil {
+			results[i] = err
+		}
+		st.done <- results[i]
+	}
+}
+
+// errBroken marks a step that failed in a way no refusal does: it may have
+// written, so its transaction is given up and the others run again.
+type errBroken struct{ error }
+
+// try runs the steps that have no result yet in one transaction. An error is
+// one after which nobody knows what is on the disk.
+func (s *Store) try(group []*step, results []error) (again bool, err error) {
+	tx, err := s.db.Begin(true)
+	if err != nil {
+		return false, fmt.Errorf("begin: %w", err)
+	}
+	t := &txn{Tx: tx, now: time.Now(), progress: map[batch.ID]*entry{}, released: map[batch.BlockKey]struct{}{}, sending: map[laneKey]int{}}
+	wrote := false
+	for i, st := range group {
+		if results[i] != nil {
+			continue
+		}
+		if err := runStep(t, st); err != nil {
+			results[i] = err
+			var broken errBroken
+			if errors.As(err, &broken) {
+				results[i] = broken.error
+				return true, tx.Rollback()
+			}
+			continue
+		}
+		wrote = true
+	}
+	if !wrote {
+		return false, tx.Rollback()
+	}
+	if err := t.flush(); err != nil {
+		tx.Rollback()
+		return false, err
+	}
+	if err := s.sync(tx); err != nil {
+		return false, fmt.Errorf("commit: %w", err)
+	}
+	s.mu.Lock()
+	for _, f := range t.afters {
+		f()
+	}
+	s.mu.Unlock()
+	return false, nil
+}
+
+// runStep tells a refusal from a step that broke half way.
+func runStep(t *txn, st *step) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = errBroken{fmt.Errorf("step: %v", p)}
+		}
+	}()
+	err = st.apply(t)
+	var refusal *batch.Error
+	if err == nil || errors.As(err, &refusal) {
+		return err
+	}
+	return errBroken{err}
+}
+
+// fail is for a disk that did not do what it was told: the state is unknown
+// until the file is read anew.
+func (s *Store) fail(err error) {
+	s.failure.CompareAndSwap(nil, &err)
+	s.failOnce.Do(func() { close(s.failed) })
+}
+
+// Failed is closed when a commit failed.
+func (s *Store) Failed() <-chan struct{} { return s.failed }
+
+// Err says why Failed was closed.
+func (s *Store) Err() error {
+	if p := s.failure.Load(); p != nil {
+		return *p
+	}
+	return nil
+}

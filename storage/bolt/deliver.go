@@ -1,0 +1,339 @@
+package bolt
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/callbatch/callbatch/batch"
+	"github.com/callbatch/callbatch/storage/record"
+)
+
+// post keeps new messages of a batch. Those that are due now are claimed in
+// the same commit while the offer lasts: one sync less on the shortest road.
+func (t *txn) post(s *Store, e *entry, ms []batch.Message, offer *batch.MessageClaim, out *batch.Recorded) error {
+	for _, m := range ms {
+		e.p.Post(m)
+		lane := laneOf(m.Tenant, m.Host)
+		if err := t.Bucket(bucketByBatch).Put(messageKey(m.Batch, m.ID), []byte{1}); err != nil {
+			return err
+		}
+		if offer.Max > 0 && !m.Due.After(t.now) && s.sendingIn(lane)+t.sending[lane] < max(1, offer.PerHost) {
+			offer.Max--
+			d, err := t.startSending(s, m)
+			if err != nil {
+				return err
+			}
+			out.Deliveries = append(out.Deliveries, d)
+			continue
+		}
+		if err := t.wait(s, m); err != nil {
+			return err
+		}
+	}
+	if len(ms) > 0 {
+		t.change(e)
+	}
+	return nil
+}
+
+// wait writes a message down as waiting in its lane.
+func (t *txn) wait(s *Store, m batch.Message) error {
+	m.Due = millisTime(dueMillis(m.Due)) // the key and the record say the same
+	lane := laneOf(m.Tenant, m.Host)
+	if err := t.Bucket(bucketOutbox).Put(outboxKey(lane, m.Due, m.ID), []byte{1}); err != nil {
+		return err
+	}
+	t.after(func() {
+		if m.Due.After(time.Now()) {
+			s.lanes.sleep(m.Tenant, lane, m.Due)
+		} else {
+			s.lanes.wakeUp(m.Tenant, lane)
+		}
+	})
+	return t.putMessage(m)
+}
+
+// startSending writes a message down as in its next attempt, before a byte of
+// it leaves.
+func (t *txn) startSending(s *Store, m batch.Message) (batch.Delivery, error) {
+	m.State, m.Made, m.Started = batch.MessageSending, m.Made+1, t.now.UTC()
+	e, err := t.batch(m.Tenant, m.Batch)
+	if err != nil {
+		return batch.Delivery{}, err
+	}
+	spec, err := t.spec(s, e)
+	if err != nil {
+		return batch.Delivery{}, err
+	}
+	if err := t.Bucket(bucketSending).Put(tenantKey(m.Tenant, m.ID), []byte{1}); err != nil {
+		return batch.Delivery{}, err
+	}
+	lane := laneOf(m.Tenant, m.Host)
+	t.sending[lane]++
+	t.after(func() { s.sending[lane]++ })
+	d := batch.Delivery{Message: m, URL: spec.Options.CallbackURL, Token: s.starts<<32 | uint64(m.Made)}
+	return d, t.putMessage(m)
+}
+
+func (t *txn) putMessage(m batch.Message) error {
+	k := tenantKey(m.Tenant, m.ID)
+	return bucket(t.Tx, bucketMessages).Put(k, record.EncodeMessage(k, m))
+}
+
+// readMessage returns a message that is the caller's own.
+func readMessage(tx *bbolt.Tx, key []byte) (batch.Message, error) {
+	v := tx.Bucket(bucketMessages).Get(key)
+	if v == nil {
+		return batch.Message{}, errNoMessage
+	}
+	p, err := record.Open(record.KindMessage, key, v)
+	if err != nil {
+		return batch.Message{}, err
+	}
+	return record.DecodeMessage(slices.Clone(p))
+}
+
+// sendingIn returns how many attempts are under way in a lane.
+func (s *Store) sendingIn(l laneKey) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sending[l]
+}
+
+// ClaimMessages takes due messages, a few from each lane in turn.
+func (s *Store) ClaimMessages(ctx context.Context, c batch.MessageClaim) ([]batch.Delivery, error) {
+	if err := s.ready(ctx); err != nil {
+		return nil, err
+	}
+	// One claim at a time: what one has picked the next must not see.
+	s.claiming.Lock()
+	defer s.claiming.Unlock()
+	picked, err := s.pickMessages(c)
+	if err != nil || len(picked) == 0 {
+		return nil, err
+	}
+	var out []batch.Delivery
+	err = s.do(s.small, len(picked)<<10, func(t *txn) error {
+		out = out[:0]
+		for _, k := range picked {
+			d, ok, err := t.claimMessage(s, k)
+			if err != nil {
+				return errBroken{err}
+			}
+			if ok {
+				out = append(out, d)
+			}
+		}
+		return nil
+	})
+	s.mu.Lock()
+	for _, k := range picked {
+		lane, _, _ := splitOutboxKey(k)
+		s.wakeLane(lane)
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// laneTurn is how many messages a lane gives before the next has its turn.
+const laneTurn = 8
+
+// pickMessages finds the outbox keys of messages that are due.
+func (s *Store) pickMessages(c batch.MessageClaim) (picked [][]byte, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	tx, err := s.db.Begin(false)
+	if err != nil {
+		return nil, err
+	}
+	defer tx.Rollback()
+	now := time.Now()
+	s.lanes.rouse(now)
+	cur := tx.Bucket(bucketOutbox).Cursor()
+	taken := map[laneKey][][]byte{}
+	for len(picked) < c.Max {
+		lane, ok := s.lanes.take()
+		if !ok {
+			break
+		}
+		room := min(laneTurn, c.Max-len(picked), max(1, c.PerHost)-s.sending[lane]-len(taken[lane]))
+		keys, next := dueIn(cur, lane, taken[lane], room, now)
+		switch {
+		case len(keys) > 0:
+			picked, taken[lane] = append(picked, keys...), append(taken[lane], keys...)
+			s.wakeLane(lane)
+		case !next.IsZero():
+			s.lanes.sleep(laneTenant(lane), lane, next)
+		}
+	}
+	return picked, nil
+}
+
+// dueIn returns up to most due keys of a lane behind those taken already.
+// Without one it says when the next is due.
+func dueIn(c *bbolt.Cursor, lane laneKey, taken [][]byte, most int, now time.Time) (keys [][]byte, next time.Time) {
+	from := lane[:]
+	if n := len(taken); n > 0 {
+		from = append(bytes.Clone(taken[n-1]), 0)
+	}
+	for k, _ := c.Seek(from); len(keys) < most && bytes.HasPrefix(k, lane[:]); k, _ = c.Next() {
+		if _, due, _ := splitOutboxKey(k); due.After(now) {
+			return keys, due
+		}
+		keys = append(keys, bytes.Clone(k))
+	}
+	return keys, next
+}
+
+func laneTenant(l laneKey) (t batch.TenantID) {
+	copy(t[:], l[:])
+	return t
+}
+
+// wakeLane lets a lane be looked at again. The store is locked.
+func (s *Store) wakeLane(l laneKey) { s.lanes.wakeUp(laneTenant(l), l) }
+
+// claimMessage starts the attempt of a message if it still waits under key.
+func (t *txn) claimMessage(s *Store, key []byte) (d batch.Delivery, ok bool, err error) {
+	b := t.Bucket(bucketOutbox)
+	if b.Get(key) == nil {
+		return d, false, nil
+	}
+	lane, _, id := splitOutboxKey(key)
+	m, err := readMessage(t.Tx, tenantKey(laneTenant(lane), id))
+	if err != nil {
+		return d, false, err
+	}
+	if err := b.Delete(key); err != nil {
+		return d, false, err
+	}
+	d, err = t.startSending(s, m)
+	return d, err == nil, err
+}
+
+// Attempted records how attempts ended.
+func (s *Store) Attempted(ctx context.Context, outcomes []batch.AttemptOutcome) error {
+	if err := s.ready(ctx); err != nil {
+		return err
+	}
+	err := s.do(s.small, len(outcomes)<<10, func(t *txn) error {
+		for _, o := range outcomes {
+			if err := t.settle(s, o); err != nil {
+				return errBroken{err}
+			}
+		}
+		return nil
+	})
+	hint(s.messagesChanged)
+	return err
+}
+
+// settle ends one attempt: its record, the message's next state, the ledger
+// of its batch, and the terminal message's release if it waited for this one.
+func (t *txn) settle(s *Store, o batch.AttemptOutcome) error {
+	key := tenantKey(o.Delivery.Tenant, o.Delivery.ID)
+	m, err := readMessage(t.Tx, key)
+	if batch.CodeOf(err) == batch.NotFound {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if m.State != batch.MessageSending || o.Delivery.Token != s.starts<<32|uint64(m.Made) {
+		return nil
+	}
+	if err := t.Bucket(bucketSending).Delete(key); err != nil {
+		return err
+	}
+	lane := laneOf(m.Tenant, m.Host)
+	t.after(func() {
+		if s.sending[lane]--; s.sending[lane] <= 0 {
+			delete(s.sending, lane)
+		}
+		s.wakeLane(lane)
+	})
+	if o.Refund {
+		m.Made--
+	} else if err := t.putAttempt(m, o.Attempt); err != nil {
+		return err
+	}
+	m.State, m.Reason, m.Started = o.State, o.Reason, time.Time{}
+	if m.State == batch.MessageWaiting {
+		m.Due = o.Due.UTC()
+		return t.wait(s, m)
+	}
+	m.Due = time.Time{}
+	if err := t.putMessage(m); err != nil {
+		return err
+	}
+	return t.settled(s, m)
+}
+
+func (t *txn) putAttempt(m batch.Message, a batch.Attempt) error {
+	a.Number = m.Made
+	k := attemptKey(m.ID, a.Number)
+	return bucket(t.Tx, bucketAttempts).Put(k, record.EncodeAttempt(k, a))
+}
+
+// settled counts a message for which nothing is owed any more.
+func (t *txn) settled(s *Store, m batch.Message) error {
+	e, err := t.batch(m.Tenant, m.Batch)
+	if err != nil {
+		return err
+	}
+	t.change(e)
+	if !e.p.Deliver(m, m.State) {
+		return nil
+	}
+	last, err := readMessage(t.Tx, tenantKey(m.Tenant, e.p.Terminal))
+	if err != nil {
+		return err
+	}
+	if last.State != batch.MessageWaiting || !last.Due.After(t.now) {
+		return nil
+	}
+	if err := t.Bucket(bucketOutbox).Delete(outboxKey(laneOf(last.Tenant, last.Host), last.Due, last.ID)); err != nil {
+		return err
+	}
+	last.Due = t.now.UTC()
+	return t.wait(s, last)
+}
+
+// NextMessage returns when a waiting message is next due.
+func (s *Store) NextMessage(context.Context) (time.Time, bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lanes.rouse(time.Now())
+	at, ok := s.lanes.next()
+	return at, ok, s.Err()
+}
+
+// MessagesChanged hints that ClaimMessages may find more.
+func (s *Store) MessagesChanged() <-chan struct{} { return s.messagesChanged }
+
+// interrupt ends the attempts that a crash cut short: they are counted, and
+// their messages are due again at once, with the same id and the same bytes.
+func (t *txn) interrupt(s *Store, key []byte) error {
+	m, err := readMessage(t.Tx, key)
+	if err != nil {
+		return err
+	}
+	if err := t.Bucket(bucketSending).Delete(key); err != nil {
+		return err
+	}
+	a := batch.Attempt{Started: m.Started, Error: &batch.AttemptError{
+		Category: batch.Interrupted, Detail: "the server stopped while the attempt was under way; whether it arrived is unknown",
+	}}
+	if err := t.putAttempt(m, a); err != nil {
+		return err
+	}
+	m.State, m.Started, m.Due = batch.MessageWaiting, time.Time{}, t.now.UTC()
+	return t.wait(s, m)
+}

@@ -1,0 +1,101 @@
+package bolt
+
+import (
+	"time"
+
+	"github.com/callbatch/callbatch/batch"
+)
+
+// live is what memory knows of a batch that has not ended: its leases, which
+// a single owner of the file need not write down, and what is in flight. All
+// of it is guarded by Store.mu and rebuilt at open.
+type live struct {
+	tenant    batch.TenantID
+	id        batch.ID
+	status    batch.Status // as committed, or Canceling from the moment a cancel is on its way
+	round     int
+	processor string
+	spec      *batch.Spec // nil until wanted
+	leases    map[place]*lease
+	damaged   map[place]bool // blocks that cannot be read: left alone
+	started   time.Time      // of the first claim of this process
+	inFlight  int
+	waitingOn string
+}
+
+// A place is a block within its batch.
+type place struct{ part, number uint32 }
+
+func placeOf(k batch.BlockKey) place { return place{k.Part, k.Number} }
+
+// A lease is a block in somebody's hands.
+type lease struct {
+	batch.Lease
+	first, count int
+	round        int
+	partial      bool // the open entry says so already
+}
+
+// specsKept bounds how many specs of batches without leases stay in memory.
+const specsKept = 4096
+
+// adopt makes a batch known that does not end with this start.
+func (s *Store) adopt(spec *batch.Spec, p batch.Progress) *live {
+	lv := &live{
+		tenant: spec.Tenant, id: spec.ID, status: p.Status, round: p.Round, processor: spec.Options.Processor,
+		leases: map[place]*lease{},
+	}
+	if len(s.live) < specsKept {
+		lv.spec = spec
+	}
+	s.live[spec.ID] = lv
+	if p.Status.Claimable() {
+		s.batches.wakeUp(lv.tenant, lv.id)
+	}
+	return lv
+}
+
+// retire forgets a batch that has ended.
+func (s *Store) retire(id batch.ID) {
+	delete(s.live, id)
+	s.batches.forget(id)
+}
+
+// holder returns the lease a report speaks of if it still stands.
+func (s *Store) holder(l batch.Lease) (*live, *lease) {
+	lv := s.live[l.Block.Batch]
+	if lv == nil {
+		return nil, nil
+	}
+	held := lv.leases[placeOf(l.Block)]
+	if held == nil || held.Token != l.Token || held.Owner != l.Owner {
+		return nil, nil
+	}
+	return lv, held
+}
+
+// release ends a lease; the batch may have something to claim again.
+func (s *Store) release(k batch.BlockKey) {
+	lv := s.live[k.Batch]
+	if lv == nil {
+		return
+	}
+	delete(lv.leases, placeOf(k))
+	if len(lv.leases) == 0 {
+		lv.inFlight, lv.waitingOn = 0, ""
+	}
+	if lv.status.Claimable() {
+		s.batches.wakeUp(lv.tenant, lv.id)
+	}
+	if lv.status == batch.Canceling && len(lv.leases) == 0 {
+		s.queueEnd(lv.tenant, lv.id)
+	}
+}
+
+// hint wakes whoever listens, without waiting.
+func hint(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

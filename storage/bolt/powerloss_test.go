@@ -1,0 +1,212 @@
+package bolt_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/callbatch/callbatch/storage/bolt"
+)
+
+// TestPowerLoss builds the states that a power loss in the middle of a commit
+// can leave on a truthful disk, and opens each: the store is sound and shows
+// exactly what it showed before the commit or after it.
+//
+// CALLBATCH_STATES says how many states (200 unless set), CALLBATCH_SEED
+// which to repeat.
+func TestPowerLoss(t *testing.T) {
+	if os.Getenv(judging) != "" {
+		serveJudge()
+	}
+	b := newBench(t)
+	b.run(envNumber(t, "CALLBATCH_STATES", 200), 6)
+	for _, v := range b.wrong {
+		t.Error(v)
+	}
+	t.Logf("seed %d: %d states of %d commits", b.seed, b.judged, b.commits)
+}
+
+// TestPowerLossCatches shows that the judge would notice: on a disk that lies
+// about its flush, states come up that are neither before nor after.
+func TestPowerLossCatches(t *testing.T) {
+	b := newBench(t)
+	b.lying = true
+	b.run(60, 3)
+	if len(b.wrong) == 0 {
+		t.Errorf("seed %d: %d states without a page that was synced, and nothing noticed", b.seed, b.judged)
+	}
+	t.Logf("seed %d: %d of %d lies caught", b.seed, len(b.wrong), b.judged)
+}
+
+// bench makes crash states of a store at work and has them judged.
+type bench struct {
+	t       *testing.T
+	seed    uint64
+	rnd     *rand.Rand
+	path    string // of the store at work
+	state   string // of the crash state that is judged
+	store   *bolt.Store
+	shown   string // what the store shows now
+	judge   *judge
+	judged  int
+	commits int
+	wrong   []string
+
+	most, each int
+	lying      bool // the disk lies: what is wrong is what is wanted
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	b := &bench{t: t, seed: uint64(envNumber(t, "CALLBATCH_SEED", int(time.Now().UnixNano()>>10)))}
+	b.rnd = rand.New(rand.NewPCG(b.seed, 0))
+	b.path, b.state = filepath.Join(t.TempDir(), "store.db"), filepath.Join(t.TempDir(), "state.db")
+	var err error
+	if b.judge, err = newJudge(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.judge.close() })
+	return b
+}
+
+// run works on a store until so many states were judged, at most each of one
+// commit. A store that has grown is left for a fresh one.
+func (b *bench) run(most, each int) {
+	b.most, b.each = most, each
+	for !b.done() {
+		if err := os.RemoveAll(b.path); err != nil {
+			b.t.Fatal(err)
+		}
+		b.work()
+	}
+}
+
+func (b *bench) done() bool {
+	return b.judged >= b.most || len(b.wrong) > 0 && b.t.Name() == "TestPowerLoss"
+}
+
+const stepsAStore = 60
+
+func (b *bench) work() {
+	ctx := context.Background()
+	s, err := bolt.Open(b.path, bolt.Options{GrowBytes: 64 << 10, MmapBytes: 1 << 30})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer s.Close()
+	b.store, b.shown = s, ""
+	s.Around(b.around)
+	w := &worker{store: s, rnd: b.rnd}
+	if err := w.start(ctx); err != nil {
+		b.t.Fatal(err)
+	}
+	for i := 0; i < stepsAStore && !b.done(); i++ {
+		if err := w.step(ctx); err != nil {
+			b.t.Fatalf("seed %d: %v", b.seed, err)
+		}
+	}
+}
+
+// around has the states of one commit judged, within the commit: nothing else
+// happens meanwhile.
+func (b *bench) around(commit func() error) error {
+	was, err := readImage(b.path)
+	if err != nil {
+		return err
+	}
+	if err := commit(); err != nil {
+		return err
+	}
+	is, err := readImage(b.path)
+	if err != nil {
+		return err
+	}
+	before := b.shown
+	if b.shown, err = view(context.Background(), b.store, tenants); err != nil {
+		return err
+	}
+	c, err := diff(was, is)
+	if err != nil {
+		return err
+	}
+	b.commits++
+	states := c.crashes
+	if b.lying {
+		states = c.lies
+	}
+	for _, state := range states(b.rnd, b.each) {
+		if b.done() {
+			break
+		}
+		if err := b.try(state, before); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// try judges one state, and notes what is wrong with it.
+func (b *bench) try(state crash, was string) error {
+	if err := state.write(b.state); err != nil {
+		return err
+	}
+	b.judged++
+	v, died := b.judge.look(b.state)
+	if died != nil {
+		b.judge.close()
+		v.Err = fmt.Sprintf("%v: %.2000s", died, b.judge.words.Bytes())
+		var err error
+		if b.judge, err = newJudge(); err != nil {
+			return err
+		}
+	}
+	if problem := state.judge(v, was, b.shown); problem != "" {
+		b.note(state, problem)
+	}
+	return nil
+}
+
+// judge says what is wrong with what was found in a state.
+func (c crash) judge(v verdict, was, is string) string {
+	switch {
+	case v.Err != "":
+		return v.Err
+	case v.View == was && c.want != after, v.View == is && c.want != before:
+		return ""
+	case c.want == after:
+		return "it does not show what was committed (-want +got):\n" + cmp.Diff(is, v.View)
+	default:
+		return "it does not show what was there before (-want +got):\n" + cmp.Diff(was, v.View)
+	}
+}
+
+// note keeps a state that is wrong, where a test that fails can be followed up.
+func (b *bench) note(state crash, problem string) {
+	kept := filepath.Join(os.TempDir(), fmt.Sprintf("callbatch-powerloss-%d.db", b.seed))
+	if !b.lying {
+		if err := state.write(kept); err != nil {
+			kept = err.Error()
+		}
+	}
+	b.wrong = append(b.wrong, fmt.Sprintf("seed %d, %s, kept in %s: %s", b.seed, state.kind, kept, problem))
+}
+
+func envNumber(t *testing.T, name string, unset int) int {
+	t.Helper()
+	text, ok := os.LookupEnv(name)
+	if !ok {
+		return unset
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}

@@ -1,0 +1,158 @@
+package bolt_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/callbatch/callbatch/batch"
+)
+
+// view returns all that a store shows of what it has promised, as text. What
+// a start may change is left out: it interrupts attempts that were under way,
+// and ends batches that were being canceled.
+func view(ctx context.Context, s batch.Reader, tenants []batch.TenantID) (string, error) {
+	v := viewer{ctx: ctx, store: s}
+	for _, t := range tenants {
+		if err := v.tenant(t); err != nil {
+			return "", err
+		}
+	}
+	return v.text.String(), nil
+}
+
+type viewer struct {
+	ctx   context.Context
+	store batch.Reader
+	text  strings.Builder
+}
+
+func (v *viewer) line(format string, args ...any) { fmt.Fprintf(&v.text, format+"\n", args...) }
+
+func (v *viewer) tenant(t batch.TenantID) error {
+	q := batch.BatchQuery{Tenant: t, Limit: 100}
+	for {
+		list, next, err := v.store.Batches(v.ctx, q)
+		if err != nil {
+			return fmt.Errorf("batches: %w", err)
+		}
+		for _, b := range list {
+			if err := v.batch(b); err != nil {
+				return fmt.Errorf("%s: %w", b.ID, err)
+			}
+		}
+		if next == nil {
+			return nil
+		}
+		q.Before = next
+	}
+}
+
+func (v *viewer) batch(b batch.Batch) error {
+	v.line("%s items %d blocks %d bytes %d created %s options %+v", b.ID, b.Items, b.Blocks, b.Bytes, b.Created, b.Options)
+	ending := b.Status == batch.Canceling || b.Status == batch.Canceled
+	if ending {
+		v.line("  canceled: succeeded %d failed %d", b.Done.Succeeded, b.Done.Failed)
+	} else {
+		v.line("  %s %q round %d %+v open %d finished %s messages %+v terminal %s digest %x",
+			startless(b.Status), b.Reason, b.Round, b.Done, b.Open, b.Finished, b.Messages, b.Terminal, b.Digest)
+	}
+	if err := v.results(b); err != nil {
+		return fmt.Errorf("results: %w", err)
+	}
+	if err := v.items(b); err != nil {
+		return fmt.Errorf("items: %w", err)
+	}
+	if ending {
+		return nil // their messages are made at the end
+	}
+	return v.messages(b)
+}
+
+// startless makes one of queued and running: memory may know of a start that
+// the disk does not, and need not.
+func startless(s batch.Status) batch.Status {
+	if s == batch.Running {
+		return batch.Queued
+	}
+	return s
+}
+
+func (v *viewer) results(b batch.Batch) error {
+	q := batch.ResultQuery{Limit: math.MaxInt}
+	for {
+		page, err := v.store.Results(v.ctx, b.Tenant, b.ID, q)
+		if err != nil {
+			return err
+		}
+		for _, r := range page.Results {
+			if r.Status != batch.ItemCanceled {
+				v.line("  result %s %x", r.Finished, sha256.Sum256(batch.AppendResult(nil, r)))
+			}
+		}
+		if page.Last {
+			return nil
+		}
+		q.From = page.Next
+	}
+}
+
+// items looks at some of the items: each costs the reading of its block.
+func (v *viewer) items(b batch.Batch) error {
+	for i := 0; i < b.Items; i += 37 {
+		it, err := v.store.Item(v.ctx, b.Tenant, b.ID, i)
+		if err != nil {
+			return err
+		}
+		if it.Status == batch.ItemRunning || it.Status == batch.ItemCanceled {
+			it.Status = batch.ItemPending
+		}
+		v.line("  item %d %q %s attempts %d %x", it.Index, it.ID, it.Status, it.Attempts, sha256.Sum256(it.Input))
+	}
+	return nil
+}
+
+func (v *viewer) messages(b batch.Batch) error {
+	q := batch.MessageQuery{Tenant: b.Tenant, Batch: &b.ID, Limit: 100}
+	for {
+		list, next, err := v.store.Messages(v.ctx, q)
+		if err != nil {
+			return fmt.Errorf("messages: %w", err)
+		}
+		for _, m := range list {
+			if err := v.message(m); err != nil {
+				return fmt.Errorf("%s: %w", m.ID, err)
+			}
+		}
+		if next == nil {
+			return nil
+		}
+		q.Before = next
+	}
+}
+
+func (v *viewer) message(m batch.Message) error {
+	body, err := v.store.Body(v.ctx, m)
+	if err != nil {
+		return err
+	}
+	_, attempts, err := v.store.Message(v.ctx, m.Tenant, m.ID)
+	if err != nil {
+		return err
+	}
+	attempts = slices.DeleteFunc(attempts, func(a batch.Attempt) bool {
+		return a.Error != nil && a.Error.Category == batch.Interrupted
+	})
+	state := m.State
+	if state == batch.MessageSending {
+		state = batch.MessageWaiting
+	}
+	v.line("  %s %s round %d to %s, %s %q after %d, created %s, body %x", m.ID, m.Type, m.Round, m.Host, state, m.Reason, m.Made, m.Created, sha256.Sum256(body))
+	for _, a := range attempts {
+		v.line("    attempt %d started %s", a.Number, a.Started)
+	}
+	return nil
+}

@@ -1,0 +1,224 @@
+package bolt
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/callbatch/callbatch/batch"
+	"github.com/callbatch/callbatch/storage/record"
+)
+
+// A read transaction keeps every page that is freed meanwhile, so none lives
+// longer than this or copies more than readBytes: what is longer is paged.
+const (
+	readTime  = 250 * time.Millisecond
+	readBytes = 4 << 20
+)
+
+// view runs f in a read transaction. f must not lock the store.
+func (s *Store) view(ctx context.Context, f func(tx *bbolt.Tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return s.db.View(f)
+}
+
+// Batch returns a batch as it stands.
+func (s *Store) Batch(ctx context.Context, tenant batch.TenantID, id batch.ID) (b batch.Batch, err error) {
+	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		b, err = readBatch(tx, tenant, id)
+		return err
+	})
+	if err != nil {
+		return batch.Batch{}, err
+	}
+	s.overlay(&b)
+	return b, nil
+}
+
+func readBatch(tx *bbolt.Tx, tenant batch.TenantID, id batch.ID) (b batch.Batch, err error) {
+	if b.Progress, err = readProgress(tx, tenantKey(tenant, id)); err != nil {
+		return b, err
+	}
+	b.Spec, err = readSpec(tx, tenant, id)
+	return b, err
+}
+
+// overlay adds what only memory knows: what is in flight, and that a batch
+// whose first results are not recorded yet has begun.
+func (s *Store) overlay(b *batch.Batch) {
+	if b.Status.Terminal() {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lv := s.live[b.ID]
+	if lv == nil {
+		return
+	}
+	b.InFlight, b.WaitingOn = lv.inFlight, lv.waitingOn
+	b.Begin(lv.started)
+	if b.WaitingOn == "" && len(lv.leases) == 0 && b.Status.Claimable() {
+		if _, asleep := s.batches.waits(b.ID); asleep {
+			b.WaitingOn = "retry_backoff"
+		}
+	}
+}
+
+// listSteps bounds how many batches or messages one page looks at.
+const listSteps = 4096
+
+// Batches lists a tenant's batches, newest first.
+func (s *Store) Batches(ctx context.Context, q batch.BatchQuery) (list []batch.Batch, next *batch.ID, err error) {
+	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		var before *[16]byte
+		if q.Before != nil {
+			before = (*[16]byte)(q.Before)
+		}
+		return backwards(tx.Bucket(bucketProgress).Cursor(), q.Tenant[:], before, func(k []byte, steps int) (bool, error) {
+			tenant, id := splitTenantKey(k)
+			if len(list) == q.Limit || steps > listSteps {
+				return false, nil
+			}
+			bid := batch.ID(id)
+			next = &bid
+			b, err := readBatch(tx, tenant, id)
+			if err != nil {
+				return false, err
+			}
+			if q.Status == 0 || q.Status == b.Status || q.Status == batch.Running && b.Status == batch.Queued {
+				list = append(list, b)
+			}
+			return true, nil
+		}, func() { next = nil })
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("list batches: %w", err)
+	}
+	kept := list[:0]
+	for _, b := range list {
+		if s.overlay(&b); q.Status == 0 || q.Status == b.Status {
+			kept = append(kept, b)
+		}
+	}
+	return kept, next, nil
+}
+
+// backwards walks the keys under a 16-byte prefix from the newest to the
+// oldest, beginning before a key if one is given, until f says no. end is
+// called when there are no more.
+func backwards(c *bbolt.Cursor, prefix []byte, before *[16]byte, f func(k []byte, steps int) (bool, error), end func()) error {
+	var k []byte
+	from := append(bytes.Clone(prefix), bytes.Repeat([]byte{0xff}, 17)...)
+	if before != nil {
+		from = append(bytes.Clone(prefix), before[:]...)
+	}
+	if k, _ = c.Seek(from); k == nil {
+		k, _ = c.Last()
+	} else {
+		k, _ = c.Prev()
+	}
+	for steps := 0; bytes.HasPrefix(k, prefix); k, _ = c.Prev() {
+		steps++
+		if more, err := f(k, steps); err != nil || !more {
+			return err
+		}
+	}
+	end()
+	return nil
+}
+
+// Messages lists messages, newest first.
+func (s *Store) Messages(ctx context.Context, q batch.MessageQuery) (list []batch.Message, next *batch.MessageID, err error) {
+	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		name, prefix := bucketMessages, q.Tenant[:]
+		if q.Batch != nil {
+			if tx.Bucket(bucketProgress).Get(tenantKey(q.Tenant, *q.Batch)) == nil {
+				return errNoBatch
+			}
+			name, prefix = bucketByBatch, q.Batch[:]
+		}
+		var before *[16]byte
+		if q.Before != nil {
+			before = (*[16]byte)(q.Before)
+		}
+		return backwards(tx.Bucket(name).Cursor(), prefix, before, func(k []byte, steps int) (bool, error) {
+			if len(list) == q.Limit || steps > listSteps {
+				return false, nil
+			}
+			var id batch.MessageID
+			copy(id[:], k[16:])
+			next = &id
+			m, err := readMessage(tx, tenantKey(q.Tenant, id))
+			if err != nil {
+				return false, err
+			}
+			if q.State == 0 || q.State == m.State {
+				list = append(list, m)
+			}
+			return true, nil
+		}, func() { next = nil })
+	})
+	return list, next, err
+}
+
+// Message returns a message with its attempts.
+func (s *Store) Message(ctx context.Context, tenant batch.TenantID, id batch.MessageID) (m batch.Message, as []batch.Attempt, err error) {
+	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		if m, err = readMessage(tx, tenantKey(tenant, id)); err != nil {
+			return err
+		}
+		c := tx.Bucket(bucketAttempts).Cursor()
+		for k, v := c.Seek(id[:]); bytes.HasPrefix(k, id[:]); k, v = c.Next() {
+			p, err := record.Open(record.KindAttempt, k, v)
+			if err != nil {
+				return err
+			}
+			a, err := record.DecodeAttempt(p)
+			if err != nil {
+				return err
+			}
+			as = append(as, a)
+		}
+		return nil
+	})
+	return m, as, err
+}
+
+// Body returns the body of a message from its frozen ends and the results it
+// names, which never change.
+func (s *Store) Body(ctx context.Context, m batch.Message) (body []byte, err error) {
+	var results []batch.Result
+	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		results, err = readRefs(tx, m)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return batch.AppendBody(nil, m, results), nil
+}
+
+func readRefs(tx *bbolt.Tx, m batch.Message) (results []batch.Result, err error) {
+	for _, ref := range m.Refs {
+		k := batch.BlockKey{Tenant: m.Tenant, Batch: m.Batch, Part: ref.Part, Number: ref.Number}
+		first, _, err := readSpan(tx, k)
+		if err != nil {
+			return nil, err
+		}
+		rs, err := readSegments(tx, k, first, ref.Round)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rs {
+			if r.Index >= ref.From && r.Index < ref.To {
+				results = append(results, r)
+			}
+		}
+	}
+	return results, nil
+}

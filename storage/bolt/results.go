@@ -1,0 +1,226 @@
+package bolt
+
+import (
+	"context"
+	"slices"
+	"sort"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/callbatch/callbatch/batch"
+	"github.com/callbatch/callbatch/storage/record"
+)
+
+const defaultPage = 1 << 20
+
+// Results returns a page of results in input order.
+func (s *Store) Results(ctx context.Context, tenant batch.TenantID, id batch.ID, q batch.ResultQuery) (batch.ResultPage, error) {
+	if q.Bytes <= 0 {
+		q.Bytes = defaultPage
+	}
+	q.Bytes = min(q.Bytes, readBytes)
+	var page batch.ResultPage
+	err := s.view(ctx, func(tx *bbolt.Tx) (err error) {
+		if page.Batch, err = readBatch(tx, tenant, id); err != nil {
+			return err
+		}
+		w := walk{tx: tx, q: q, page: &page, until: time.Now().Add(readTime)}
+		return w.run()
+	})
+	if err != nil {
+		return batch.ResultPage{}, err
+	}
+	s.overlay(&page.Batch)
+	return page, nil
+}
+
+// A walk fills one page.
+type walk struct {
+	tx    *bbolt.Tx
+	q     batch.ResultQuery
+	page  *batch.ResultPage
+	bytes int
+	until time.Time
+}
+
+func (w *walk) run() error {
+	b := w.page.Batch
+	w.page.Next = max(0, w.q.From)
+	if w.page.Next >= b.Items {
+		w.page.Last = true
+		return nil
+	}
+	n, err := findBlock(w.tx, b, w.page.Next)
+	if err != nil {
+		return err
+	}
+	for ; n < b.Blocks; n++ {
+		more, err := w.block(batch.BlockKey{Tenant: b.Tenant, Batch: b.ID, Number: uint32(n)})
+		if err != nil || !more {
+			return err
+		}
+		if time.Now().After(w.until) {
+			return nil
+		}
+	}
+	w.page.Last = true
+	return nil
+}
+
+// block adds the results of one block; more is false when the page is full or
+// nothing may follow.
+func (w *walk) block(k batch.BlockKey) (more bool, err error) {
+	first, count, err := readSpan(w.tx, k)
+	if err != nil {
+		return false, err
+	}
+	results, err := w.results(k, first, count)
+	if err != nil {
+		return false, err
+	}
+	for _, r := range results {
+		if r.Index < w.page.Next {
+			continue
+		}
+		if w.q.Prefix && r.Index > w.page.Next {
+			w.page.Last = true
+			return false, nil
+		}
+		if len(w.page.Results) >= max(1, w.q.Limit) || w.bytes >= w.q.Bytes {
+			return false, nil
+		}
+		w.page.Next = r.Index + 1
+		if w.q.Status != 0 && w.q.Status != r.Status {
+			continue
+		}
+		w.page.Results = append(w.page.Results, r)
+		w.bytes += len(r.Payload)
+	}
+	if w.q.Prefix && w.page.Next < first+count {
+		w.page.Last = true
+		return false, nil
+	}
+	w.page.Next = first + count
+	return true, nil
+}
+
+// results returns what there is of a block: once the round is over that is a
+// result for every item.
+func (w *walk) results(k batch.BlockKey, first, count int) ([]batch.Result, error) {
+	b := w.page.Batch
+	rs, err := readResults(w.tx, k, first)
+	if err != nil {
+		return nil, err
+	}
+	rs = current(rs, b.Progress)
+	if len(rs) == count || !b.Status.Terminal() {
+		return rs, nil
+	}
+	return fillIn(w.tx, k, b.Progress, rs)
+}
+
+// current leaves out what an earlier round said of items that run again.
+func current(rs []batch.Result, p batch.Progress) []batch.Result {
+	if p.Round == 1 {
+		return rs
+	}
+	return slices.DeleteFunc(rs, func(r batch.Result) bool {
+		return r.Round < p.Round && r.Status != batch.ItemSucceeded
+	})
+}
+
+// fillIn adds the derived results of the items that have none of their own.
+func fillIn(tx *bbolt.Tx, k batch.BlockKey, p batch.Progress, rs []batch.Result) ([]batch.Result, error) {
+	key := blockKey(k)
+	b, err := readBlock(tx, key)
+	if err != nil {
+		return nil, err
+	}
+	st, err := readState(tx, key, p.Round, len(b.Items))
+	if err != nil {
+		return nil, err
+	}
+	all := make([]batch.Result, 0, len(b.Items))
+	for i, it := range b.Items {
+		if len(rs) > 0 && rs[0].Index == b.First+i {
+			all, rs = append(all, rs[0]), rs[1:]
+			continue
+		}
+		all = append(all, batch.EndedResult(b.First+i, it.ID, p, st.Items[i].Attempts))
+	}
+	return all, nil
+}
+
+// findBlock returns the number of the block that holds an index.
+func findBlock(tx *bbolt.Tx, b batch.Batch, index int) (int, error) {
+	var failed error
+	n := sort.Search(b.Blocks, func(n int) bool {
+		first, _, err := readSpan(tx, batch.BlockKey{Tenant: b.Tenant, Batch: b.ID, Number: uint32(n)})
+		if err != nil {
+			failed = err
+		}
+		return first > index
+	})
+	return n - 1, failed
+}
+
+// readSpan returns where a block begins and how many items it has.
+func readSpan(tx *bbolt.Tx, k batch.BlockKey) (first, count int, err error) {
+	key := blockKey(k)
+	p, err := record.Open(record.KindBlock, key, tx.Bucket(bucketBlocks).Get(key))
+	if err != nil {
+		return 0, 0, err
+	}
+	return record.BlockSpan(p)
+}
+
+// Item returns one item as it stands.
+func (s *Store) Item(ctx context.Context, tenant batch.TenantID, id batch.ID, index int) (v batch.ItemView, err error) {
+	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		v, err = readItem(tx, tenant, id, index)
+		return err
+	})
+	return v, err
+}
+
+func readItem(tx *bbolt.Tx, tenant batch.TenantID, id batch.ID, index int) (v batch.ItemView, err error) {
+	b, err := readBatch(tx, tenant, id)
+	if err != nil {
+		return v, err
+	}
+	if index < 0 || index >= b.Items {
+		return v, batch.Errorf(batch.NotFound, "the batch has no item %d: its items are 0 to %d", index, b.Items-1)
+	}
+	n, err := findBlock(tx, b, index)
+	if err != nil {
+		return v, err
+	}
+	k := batch.BlockKey{Tenant: tenant, Batch: id, Number: uint32(n)}
+	key := blockKey(k)
+	bl, err := readBlock(tx, key)
+	if err != nil {
+		return v, err
+	}
+	st, err := readState(tx, key, b.Round, len(bl.Items))
+	if err != nil {
+		return v, err
+	}
+	rs, err := readResults(tx, k, bl.First)
+	if err != nil {
+		return v, err
+	}
+	rs = current(rs, b.Progress)
+	it, is := bl.Items[index-bl.First], st.Items[index-bl.First]
+	v = batch.ItemView{Index: index, ID: it.ID, Status: is.Status, Attempts: is.Attempts, Input: it.Raw}
+	if i := slices.IndexFunc(rs, func(r batch.Result) bool { return r.Index == index }); i >= 0 {
+		v.Result = &rs[i]
+	} else if b.Status.Terminal() {
+		r := batch.EndedResult(index, it.ID, b.Progress, is.Attempts)
+		v.Result = &r
+	}
+	if v.Result != nil {
+		v.Status, v.Attempts = v.Result.Status, v.Result.Attempts
+	}
+	return v, nil
+}

@@ -1,0 +1,88 @@
+package bolt
+
+import (
+	"context"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/callbatch/callbatch/batch"
+	"github.com/callbatch/callbatch/storage/record"
+)
+
+// Keys returns all API keys.
+func (s *Store) Keys(ctx context.Context) (keys []batch.Key, err error) {
+	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketKeys).ForEach(func(k, v []byte) error {
+			p, err := record.Open(record.KindKey, k, v)
+			if err != nil {
+				return err
+			}
+			key, err := record.DecodeKey(p)
+			keys = append(keys, key)
+			return err
+		})
+	})
+	return keys, err
+}
+
+// AddKey keeps a new API key.
+func (s *Store) AddKey(ctx context.Context, k batch.Key, onlyFirst bool) error {
+	if err := s.ready(ctx); err != nil {
+		return err
+	}
+	return s.do(s.small, 0, func(t *txn) error {
+		b := t.Bucket(bucketKeys)
+		if first, _ := b.Cursor().First(); onlyFirst && first != nil {
+			return batch.Errorf(batch.Conflict, "there is a key already")
+		}
+		key := tenantKey(k.Tenant, k.ID)
+		return b.Put(key, record.EncodeKey(key, k))
+	})
+}
+
+// Secrets returns the signing secrets of a tenant; the first call makes the
+// first secret.
+func (s *Store) Secrets(ctx context.Context, tenant batch.TenantID, fresh batch.Secret) ([]batch.Secret, error) {
+	var found []batch.Secret
+	err := s.view(ctx, func(tx *bbolt.Tx) (err error) {
+		found, err = readSecrets(tx, tenant)
+		return err
+	})
+	if err != nil || len(found) > 0 {
+		return alive(found), err
+	}
+	if err := s.ready(ctx); err != nil {
+		return nil, err
+	}
+	err = s.do(s.small, 0, func(t *txn) (err error) {
+		if found, err = readSecrets(t.Tx, tenant); err != nil || len(found) > 0 {
+			return err
+		}
+		found = []batch.Secret{fresh}
+		return t.Bucket(bucketSecrets).Put(tenant[:], record.EncodeSecrets(tenant[:], found))
+	})
+	return found, err
+}
+
+func readSecrets(tx *bbolt.Tx, tenant batch.TenantID) ([]batch.Secret, error) {
+	v := tx.Bucket(bucketSecrets).Get(tenant[:])
+	if v == nil {
+		return nil, nil
+	}
+	p, err := record.Open(record.KindSecrets, tenant[:], v)
+	if err != nil {
+		return nil, err
+	}
+	return record.DecodeSecrets(p)
+}
+
+// alive leaves out what signs no longer.
+func alive(all []batch.Secret) (live []batch.Secret) {
+	for _, s := range all {
+		if s.Until.IsZero() || s.Until.After(time.Now()) {
+			live = append(live, s)
+		}
+	}
+	return live
+}

@@ -1,0 +1,167 @@
+package storagetest
+
+import (
+	"bytes"
+	"encoding/json"
+
+	"github.com/callbatch/callbatch/batch"
+)
+
+// audit holds everything that was made against the rules that are the same
+// in every state, as a client sees them; then the store looks at itself.
+func (s *fixture) audit() {
+	s.t.Helper()
+	for _, g := range s.made.all() {
+		b := s.batch(g)
+		rs := s.auditResults(g, b)
+		s.auditMessages(g, b, rs)
+	}
+	if err := s.Check(s.ctx); err != nil {
+		s.t.Fatalf("check: %v", err)
+	}
+	select {
+	case <-s.Failed():
+		s.t.Fatalf("the store has failed: %v", s.Err())
+	default:
+	}
+}
+
+// auditResults checks that counts and results say the same, and that a batch
+// that has ended has a result of every item.
+func (s *fixture) auditResults(g *given, b batch.Batch) []batch.Result {
+	s.t.Helper()
+	s.same("spec", b.Spec, g.Spec)
+	c := b.Counts()
+	sum := c.Pending + c.Running + c.Finished()
+	if sum != g.Items || min(c.Pending, c.Running, c.Succeeded, c.Failed, c.Canceled, c.Expired) < 0 {
+		s.t.Fatalf("counts %+v do not sum to %d", c, g.Items)
+	}
+	var done batch.Tally
+	rs := s.results(g, batch.ResultQuery{})
+	for _, r := range rs {
+		done.Add(r.Status, 1)
+		if r.Round != 1 || r.ID != g.items[r.Index].ID || !json.Valid(batch.AppendResult(nil, r)) {
+			s.t.Fatalf("result %d is %+v", r.Index, r)
+		}
+	}
+	s.same("what the results count up to", done, b.Done)
+	if b.Status.Terminal() && (len(rs) != g.Items || b.Finished.IsZero() || b.Open != 0) {
+		s.t.Fatalf("the batch is %v with %d results of %d, %d open blocks, finished %v", b.Status, len(rs), g.Items, b.Open, b.Finished)
+	}
+	return rs
+}
+
+// auditMessages checks the batch's ledger, that a batch has its terminal
+// message exactly when it has ended, and that no result travels twice or,
+// once the batch has ended, not at all.
+func (s *fixture) auditMessages(g *given, b batch.Batch, rs []batch.Result) {
+	s.t.Helper()
+	var ledger batch.Ledger
+	var terminal batch.MessageID
+	sent := make(map[int]bool)
+	for _, m := range s.messagesOf(g) {
+		count(&ledger, m)
+		if !m.Result() {
+			if terminal != (batch.MessageID{}) {
+				s.t.Fatalf("batch %v has two terminal messages", g.ID)
+			}
+			terminal = m.ID
+			s.auditEnd(b, m)
+		}
+		for _, r := range s.auditBody(g, m, rs) {
+			if sent[r.Index] {
+				s.t.Fatalf("result %d travels twice", r.Index)
+			}
+			sent[r.Index] = true
+		}
+	}
+	s.same("ledger", b.Messages, ledger)
+	s.same("the terminal message", b.Terminal, terminal)
+	if b.Status.Terminal() != (terminal != batch.MessageID{}) && g.Options.CallbackURL != "" {
+		s.t.Fatalf("the batch is %v and its terminal message is %v", b.Status, terminal)
+	}
+	if !b.Status.Terminal() || g.Options.CallbackURL == "" || g.Options.CallbackMode != batch.ModeResults {
+		return
+	}
+	for _, r := range rs {
+		if ran(r) && !sent[r.Index] {
+			s.t.Fatalf("batch %v is %v and result %d travels in no message", g.ID, b.Status, r.Index)
+		}
+	}
+}
+
+// ran reports whether a result was recorded, not derived from the end.
+func ran(r batch.Result) bool { return r.Status == batch.ItemSucceeded || r.Status == batch.ItemFailed }
+
+// count adds a message to a ledger by where it stands.
+func count(l *batch.Ledger, m batch.Message) {
+	if m.Result() {
+		l.Round++
+		if !m.State.Settled() {
+			l.Owed++
+		}
+	}
+	switch {
+	case !m.State.Settled():
+		l.Waiting++
+	case m.State == batch.MessageDelivered:
+		l.Delivered++
+	case m.State == batch.MessageExhausted:
+		l.Exhausted++
+	default:
+		l.Other++
+	}
+}
+
+// auditBody checks that a body is what its refs name, each ref within its
+// block, and returns the results in it.
+func (s *fixture) auditBody(g *given, m batch.Message, rs []batch.Result) []batch.Result {
+	s.t.Helper()
+	var named []batch.Result
+	for _, ref := range m.Refs {
+		b := g.block(int(ref.Number))
+		if ref.From < b.First || ref.To > b.First+len(b.Items) || ref.Part != 0 {
+			s.t.Fatalf("a message names the results %d to %d of block %d, which is %d to %d",
+				ref.From, ref.To, ref.Number, b.First, b.First+len(b.Items))
+		}
+		for _, r := range rs {
+			if ran(r) && r.Index >= ref.From && r.Index < ref.To {
+				named = append(named, r)
+			}
+		}
+	}
+	got := s.body(m)
+	if want := batch.AppendBody(nil, m, named); !bytes.Equal(got, want) || !json.Valid(got) {
+		s.t.Fatalf("body of %v, a %s:\n%.1000s\nwant:\n%.1000s", m.ID, m.Type, got, want)
+	}
+	whole, as := s.message(m)
+	s.same("the message alone and in the list", whole, m)
+	if len(as) > m.Made {
+		s.t.Fatalf("message %v has %d attempts, %d were begun", m.ID, len(as), m.Made)
+	}
+	return named
+}
+
+// auditEnd checks that a terminal message says what the batch says.
+func (s *fixture) auditEnd(b batch.Batch, m batch.Message) {
+	s.t.Helper()
+	var body struct {
+		Type string
+		Data struct {
+			ID       batch.ID `json:"batch_id"`
+			Status   batch.Status
+			Counts   batch.Counts
+			Messages int
+			Metadata map[string]string
+			Finished string `json:"finished_at"`
+		}
+	}
+	s.ok(json.Unmarshal(s.body(m), &body))
+	s.same("type", []string{body.Type, m.Type}, []string{"batch." + b.Status.String(), "batch." + b.Status.String()})
+	s.same("batch", body.Data.ID, b.ID)
+	s.same("status", body.Data.Status, b.Status)
+	s.same("counts", body.Data.Counts, b.Counts())
+	s.same("result messages", body.Data.Messages, b.Messages.Round)
+	s.same("metadata", body.Data.Metadata, b.Options.Metadata)
+	s.same("end", body.Data.Finished, batch.FormatTime(b.Finished))
+}

@@ -1,0 +1,295 @@
+package storagetest
+
+import (
+	"bytes"
+	"slices"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/callbatch/callbatch/batch"
+)
+
+// The commands of the model: each draws what to ask, asks the store, and
+// moves the model as the seam says.
+
+func (m *model) create(rt *rapid.T) {
+	b := &modelBatch{given: m.sample(rt).given(), status: batch.Queued, messages: map[batch.MessageID]*modelMessage{}}
+	b.items = make([]modelItem, b.Items)
+	m.ok(m.submit(b.given))
+	m.batches = append(m.batches, b)
+}
+
+func (m *model) sample(rt *rapid.T) sample {
+	return sample{
+		Tenant:   tenant(byte(rapid.IntRange(0, 1).Draw(rt, "tenant"))),
+		Items:    rapid.IntRange(1, 9).Draw(rt, "items"),
+		PerBlock: rapid.IntRange(1, 4).Draw(rt, "per block"),
+		Item:     strange,
+		Options: batch.Options{
+			Processor:         rapid.SampledFrom([]string{work, "play"}).Draw(rt, "processor"),
+			CallbackURL:       rapid.SampledFrom([]string{hook, hook, "http://b.example/", ""}).Draw(rt, "callback"),
+			CallbackMode:      rapid.SampledFrom([]batch.Mode{batch.ModeResults, batch.ModeResults, batch.ModeSummary}).Draw(rt, "mode"),
+			CallbackPageItems: rapid.IntRange(1, 4).Draw(rt, "page"),
+		},
+	}
+}
+
+func (m *model) discard(rt *rapid.T) {
+	g := m.sample(rt).given()
+	st, err := m.stage(g)
+	m.ok(err)
+	st.Discard()
+	_, err = m.Batch(m.ctx, g.Tenant, g.ID)
+	m.refused(err, batch.NotFound)
+}
+
+func (m *model) claim(rt *rapid.T) {
+	c := batch.Claim{
+		Owner:      node,
+		Processors: rapid.SampledFrom([][]string{{work}, {"play", work}, {"play"}}).Draw(rt, "processors"),
+		Blocks:     rapid.IntRange(1, 5).Draw(rt, "blocks"),
+		PerBatch:   rapid.IntRange(1, 3).Draw(rt, "per batch"),
+	}
+	ws := m.claimAs(c)
+	for _, w := range ws {
+		b, n := m.find(w.Lease.Block.Batch), int(w.Lease.Block.Number)
+		if why := m.claimable(c, b, n); why != "" {
+			m.t.Fatalf("block %d was claimed although %s", n, why)
+		}
+		m.same("claimed items", indexes(w), b.due(n))
+		for _, it := range w.Items {
+			m.same("attempts", it.Attempts, b.items[it.Index].attempts)
+		}
+		m.held = append(m.held, w)
+	}
+	for _, b := range m.batches {
+		for n := range b.first {
+			if len(ws) == 0 && m.claimable(c, b, n) == "" {
+				m.t.Fatalf("nothing was claimed although block %d of %v is due", n, b.ID)
+			}
+		}
+	}
+}
+
+func (m *model) record(rt *rapid.T) {
+	var reports []batch.Report
+	var lost []int
+	var over []batch.ID
+	for n := range rapid.IntRange(1, 4).Draw(rt, "reports") {
+		w, held := pick(rt, m.held, m.dropped)
+		r, sound := m.report(rt, w)
+		reports = append(reports, r)
+		if !held || !sound {
+			lost = append(lost, n)
+			continue
+		}
+		b := m.find(w.Lease.Block.Batch)
+		if m.apply(b, w, r); b.status == batch.Completed {
+			over = append(over, b.ID)
+		}
+	}
+	c := batch.MessageClaim{Owner: node, Max: rapid.IntRange(0, 3).Draw(rt, "offer"), PerHost: rapid.IntRange(1, 2).Draw(rt, "per host")}
+	rec, err := m.Record(m.ctx, reports, c)
+	m.ok(err)
+	slices.Sort(rec.Lost)
+	m.same("lost reports", rec.Lost, lost)
+	var ended []batch.ID
+	for _, b := range rec.Ended {
+		if b.Status == batch.Completed { // a canceled batch may end a step later
+			ended = append(ended, b.ID)
+		}
+	}
+	m.same("ended", inOrder(ended), inOrder(over))
+	m.learn()
+	m.begin(c, rec.Deliveries)
+}
+
+// report draws what became of w. It is not sound if it is about an item that
+// has its result.
+func (m *model) report(rt *rapid.T, w batch.Work) (r batch.Report, sound bool) {
+	b := m.find(w.Lease.Block.Batch)
+	r = batch.Report{Lease: w.Lease, Started: now(), Release: rapid.Bool().Draw(rt, "release")}
+	for _, it := range w.Items {
+		if b.items[it.Index].result != nil {
+			continue
+		}
+		made := b.items[it.Index].attempts + 1
+		switch rapid.SampledFrom([]string{"result", "result", "result", "again", "later", ""}).Draw(rt, "outcome") {
+		case "result":
+			res := outcome(it.Index, it.ID)
+			res.Attempts = made
+			r.Results = append(r.Results, res)
+		case "again":
+			r.Again = append(r.Again, batch.Again{Index: it.Index, Attempts: made, Due: now()})
+		case "later":
+			r.Again = append(r.Again, batch.Again{Index: it.Index, Attempts: made, Due: now().Add(time.Hour)})
+		}
+	}
+	items, recorded := b.span(int(w.Lease.Block.Number))
+	if recorded+len(r.Results) == len(items) {
+		r.Release = true
+	}
+	if rapid.IntRange(0, 7).Draw(rt, "unsound") > 0 {
+		return r, true
+	}
+	for i, it := range items {
+		if it.result != nil {
+			r.Results = append(r.Results, outcome(b.first[w.Lease.Block.Number]+i, "twice"))
+			return r, false
+		}
+	}
+	return r, true
+}
+
+// apply moves the model by a report.
+func (m *model) apply(b *modelBatch, w batch.Work, r batch.Report) {
+	if b.status == batch.Queued {
+		b.status = batch.Running
+	}
+	for _, res := range r.Results {
+		res.Round = 1
+		b.items[res.Index] = modelItem{result: &res, attempts: res.Attempts}
+	}
+	for _, a := range r.Again {
+		b.items[a.Index] = modelItem{attempts: a.Attempts, later: a.Due.After(time.Now())}
+	}
+	if r.Release {
+		m.held = slices.DeleteFunc(m.held, func(o batch.Work) bool { return o.Lease == w.Lease })
+		m.dropped = append(m.dropped, w)
+	}
+	m.settle(b)
+}
+
+func (m *model) cancel(rt *rapid.T) {
+	if len(m.batches) == 0 {
+		rt.Skip("no batch")
+	}
+	b := rapid.SampledFrom(m.batches).Draw(rt, "batch")
+	got, err := m.Cancel(m.ctx, b.Tenant, b.ID)
+	if b.status == batch.Completed {
+		m.refused(err, batch.Conflict)
+		return
+	}
+	m.ok(err)
+	if b.status != batch.Canceled {
+		b.status = batch.Canceling
+		m.settle(b)
+	}
+	if got.Status != batch.Canceling && got.Status != b.status {
+		m.t.Fatalf("the batch is %v, want %v", got.Status, b.status)
+	}
+}
+
+func (m *model) take(rt *rapid.T) {
+	c := batch.MessageClaim{
+		Owner: node, Max: rapid.IntRange(0, 4).Draw(rt, "max"), PerHost: rapid.IntRange(1, 3).Draw(rt, "per host"),
+	}
+	time.Sleep(2 * time.Millisecond) // what is due now is due to the millisecond
+	ds := m.fixture.take(c)
+	m.begin(c, ds)
+	if len(ds) > 0 || c.Max == 0 {
+		return
+	}
+	for _, b := range m.batches {
+		for id := range b.messages {
+			if m.sendable(c, b, id) == "" {
+				m.t.Fatalf("no message was claimed although %v is due", id)
+			}
+		}
+	}
+}
+
+func (m *model) attempted(rt *rapid.T) {
+	var os []batch.AttemptOutcome
+	for range rapid.IntRange(1, 3).Draw(rt, "outcomes") {
+		d, flying := pick(rt, m.flying, m.landed)
+		var o batch.AttemptOutcome
+		switch rapid.IntRange(0, 6).Draw(rt, "outcome") {
+		case 0:
+			o = again(d, now())
+		case 1:
+			o = again(d, now().Add(time.Hour))
+		case 2:
+			o = again(d, now())
+			o.Refund = true
+		case 3:
+			o = ended(d, batch.MessageExhausted)
+		case 4:
+			o = ended(d, batch.MessageBlocked)
+		default:
+			o = ended(d, batch.MessageDelivered)
+		}
+		os = append(os, o)
+		if flying {
+			m.land(o)
+		}
+	}
+	m.fixture.attempted(os...)
+}
+
+// land moves the model by the end of an attempt in flight.
+func (m *model) land(o batch.AttemptOutcome) {
+	d := o.Delivery
+	m.flying = slices.DeleteFunc(m.flying, func(f batch.Delivery) bool { return f.ID == d.ID })
+	m.landed = append(m.landed, d)
+	b := m.find(d.Batch)
+	msg := b.messages[d.ID]
+	msg.state, msg.later = o.State, o.Due.After(time.Now())
+	if o.Refund {
+		msg.made--
+		return
+	}
+	msg.attempts++
+	if !msg.result || !msg.state.Settled() {
+		return
+	}
+	var end *modelMessage
+	for _, other := range b.messages {
+		switch {
+		case !other.result:
+			end = other
+		case !other.state.Settled():
+			return
+		}
+	}
+	if end != nil {
+		end.later = false
+	}
+}
+
+func (m *model) restart(rt *rapid.T) {
+	m.down = closed
+	if m.place.Kill != nil && rapid.Bool().Draw(rt, "kill") {
+		m.down = killed
+	}
+	m.fixture.restart()
+	m.dropped, m.held = append(m.dropped, m.held...), nil
+	for _, d := range m.flying {
+		msg := m.find(d.Batch).messages[d.ID]
+		msg.state, msg.later = batch.MessageWaiting, false
+		msg.attempts++
+	}
+	m.landed, m.flying = append(m.landed, m.flying...), nil
+	for _, b := range m.batches {
+		m.settle(b)
+	}
+	m.ok(m.Check(m.ctx))
+	m.learn()
+	m.inspect()
+}
+
+func inOrder(is []batch.ID) []batch.ID {
+	return slices.SortedFunc(slices.Values(is), func(a, b batch.ID) int { return bytes.Compare(a[:], b[:]) })
+}
+
+// pick draws what is current, or now and then what was.
+func pick[T any](rt *rapid.T, current, past []T) (v T, is bool) {
+	if len(current)+len(past) == 0 {
+		rt.Skip("nothing to pick from")
+	}
+	if len(past) == 0 || len(current) > 0 && rapid.IntRange(0, 4).Draw(rt, "past") > 0 {
+		return rapid.SampledFrom(current).Draw(rt, "current"), true
+	}
+	return rapid.SampledFrom(past).Draw(rt, "past one"), false
+}
