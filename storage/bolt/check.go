@@ -92,9 +92,11 @@ func (a *audit) open(b batch.Batch, got *sums) error {
 	return nil
 }
 
-// Check walks every record and every invariant. It is a long reader: use it
-// on a store at rest, or on a copy.
+// Check walks every record and every invariant. Nothing is written meanwhile,
+// so use it on a store at rest, or on a copy.
 func (s *Store) Check(ctx context.Context) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	return s.view(ctx, func(tx *bbolt.Tx) error {
 		c := checker{tx: tx}
 		for err := range tx.Check() {

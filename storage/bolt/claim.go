@@ -63,8 +63,8 @@ type pick struct {
 // pick leases one block of each batch whose turn it is until it has enough.
 func (s *Store) pick(tx *bbolt.Tx, c batch.Claim, now time.Time) (picked []pick) {
 	s.batches.rouse(now)
+	s.recall(c)
 	open := tx.Bucket(bucketOpen).Cursor()
-	var missing []*live
 	for len(picked) < c.Blocks {
 		id, ok := s.batches.take()
 		if !ok {
@@ -72,10 +72,14 @@ func (s *Store) pick(tx *bbolt.Tx, c batch.Claim, now time.Time) (picked []pick)
 		}
 		lv := s.live[id]
 		switch {
-		case lv == nil || !lv.status.Claimable():
+		case lv == nil:
+			s.batches.forget(id)
+		case !lv.status.Claimable():
 		case !slices.Contains(c.Processors, lv.processor):
-			missing = append(missing, lv)
+			lv.waitingOn = "processor_missing"
+			s.missing[lv.processor] = append(s.missing[lv.processor], queued{lv.tenant, id})
 		case len(lv.leases) >= max(1, c.PerBatch):
+			s.crowded[id] = c.PerBatch
 		default:
 			l, due := s.pickBlock(open, lv, c.Owner, now)
 			if l != nil {
@@ -86,11 +90,24 @@ func (s *Store) pick(tx *bbolt.Tx, c batch.Claim, now time.Time) (picked []pick)
 			}
 		}
 	}
-	for _, lv := range missing { // another call may come with other processors
-		lv.waitingOn = "processor_missing"
-		s.batches.sleep(lv.tenant, lv.id, now.Add(time.Second))
-	}
 	return picked
+}
+
+// recall makes ready what earlier claims passed by and this one may take:
+// batches of other processors, and those that had enough blocks out.
+func (s *Store) recall(c batch.Claim) {
+	for _, name := range c.Processors {
+		for _, b := range s.missing[name] {
+			s.batches.wakeUp(b.tenant, b.id)
+		}
+		delete(s.missing, name)
+	}
+	for id, enough := range s.crowded {
+		if lv := s.live[id]; lv != nil && c.PerBatch > enough {
+			s.batches.wakeUp(lv.tenant, id)
+			delete(s.crowded, id)
+		}
+	}
 }
 
 // pickBlock leases the first due block of a batch that nobody holds. Without
@@ -105,9 +122,8 @@ func (s *Store) pickBlock(open *bbolt.Cursor, lv *live, owner string, now time.T
 		if due.After(now) {
 			return nil, due
 		}
-		s.token++
 		l := &lease{
-			Lease: batch.Lease{Block: bk, Owner: owner, Token: s.token, Due: due},
+			Lease: batch.Lease{Block: bk, Owner: owner, Token: s.token.Add(1), Due: due},
 			round: lv.round, partial: len(v) > 0 && v[0] == 1,
 		}
 		lv.leases[at] = l

@@ -31,9 +31,10 @@ type step struct {
 type txn struct {
 	*bbolt.Tx
 	now      time.Time
-	progress map[batch.ID]*entry         // read once, written once
-	released map[batch.BlockKey]struct{} // leases that end with this transaction
-	sending  map[laneKey]int             // attempts that begin with this transaction
+	progress map[batch.ID]*entry          // read once, written once
+	released map[batch.BlockKey]struct{}  // leases that end with this transaction
+	dues     map[batch.BlockKey]time.Time // of open blocks that moved
+	sending  map[laneKey]int              // attempts that begin with this transaction
 	dirty    []*entry
 	afters   []func()
 }
@@ -171,11 +172,13 @@ type errBroken struct{ error }
 // try runs the steps that have no result yet in one transaction. An error is
 // one after which nobody knows what is on the disk.
 func (s *Store) try(group []*step, results []error) (again bool, err error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	tx, err := s.db.Begin(true)
 	if err != nil {
 		return false, fmt.Errorf("begin: %w", err)
 	}
-	t := &txn{Tx: tx, now: time.Now(), progress: map[batch.ID]*entry{}, released: map[batch.BlockKey]struct{}{}, sending: map[laneKey]int{}}
+	t := &txn{Tx: tx, now: time.Now(), progress: map[batch.ID]*entry{}, released: map[batch.BlockKey]struct{}{}, sending: map[laneKey]int{}, dues: map[batch.BlockKey]time.Time{}}
 	wrote := false
 	for i, st := range group {
 		if results[i] != nil {

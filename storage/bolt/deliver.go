@@ -16,6 +16,9 @@ import (
 // the same commit while the offer lasts: one sync less on the shortest road.
 func (t *txn) post(s *Store, e *entry, ms []batch.Message, offer *batch.MessageClaim, out *batch.Recorded) error {
 	for _, m := range ms {
+		if dropMessage() {
+			continue
+		}
 		e.p.Post(m)
 		lane := laneOf(m.Tenant, m.Host)
 		if err := t.Bucket(bucketByBatch).Put(messageKey(m.Batch, m.ID), []byte{1}); err != nil {
@@ -72,11 +75,13 @@ func (t *txn) startSending(s *Store, m batch.Message) (batch.Delivery, error) {
 	if err := t.Bucket(bucketSending).Put(tenantKey(m.Tenant, m.ID), []byte{1}); err != nil {
 		return batch.Delivery{}, err
 	}
-	lane := laneOf(m.Tenant, m.Host)
+	lane, token := laneOf(m.Tenant, m.Host), s.token.Add(1)
 	t.sending[lane]++
-	t.after(func() { s.sending[lane]++ })
-	d := batch.Delivery{Message: m, URL: spec.Options.CallbackURL, Token: s.starts<<32 | uint64(m.Made)}
-	return d, t.putMessage(m)
+	t.after(func() {
+		s.sending[lane]++
+		s.flights[m.ID] = token
+	})
+	return batch.Delivery{Message: m, URL: spec.Options.CallbackURL, Token: token}, t.putMessage(m)
 }
 
 func (t *txn) putMessage(m batch.Message) error {
@@ -246,7 +251,7 @@ func (t *txn) settle(s *Store, o batch.AttemptOutcome) error {
 	if err != nil {
 		return err
 	}
-	if m.State != batch.MessageSending || o.Delivery.Token != s.starts<<32|uint64(m.Made) {
+	if m.State != batch.MessageSending || !s.flying(o.Delivery) {
 		return nil
 	}
 	if err := t.Bucket(bucketSending).Delete(key); err != nil {
@@ -254,6 +259,7 @@ func (t *txn) settle(s *Store, o batch.AttemptOutcome) error {
 	}
 	lane := laneOf(m.Tenant, m.Host)
 	t.after(func() {
+		delete(s.flights, m.ID)
 		if s.sending[lane]--; s.sending[lane] <= 0 {
 			delete(s.sending, lane)
 		}
@@ -274,6 +280,13 @@ func (t *txn) settle(s *Store, o batch.AttemptOutcome) error {
 		return err
 	}
 	return t.settled(s, m)
+}
+
+// flying reports whether a delivery is the one under way of its message.
+func (s *Store) flying(d batch.Delivery) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.flights[d.ID] == d.Token
 }
 
 func (t *txn) putAttempt(m batch.Message, a batch.Attempt) error {

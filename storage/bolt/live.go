@@ -58,13 +58,14 @@ func (s *Store) adopt(spec *batch.Spec, p batch.Progress) *live {
 // retire forgets a batch that has ended.
 func (s *Store) retire(id batch.ID) {
 	delete(s.live, id)
+	delete(s.crowded, id)
 	s.batches.forget(id)
 }
 
 // holder returns the lease a report speaks of if it still stands.
 func (s *Store) holder(l batch.Lease) (*live, *lease) {
 	lv := s.live[l.Block.Batch]
-	if lv == nil {
+	if lv == nil || lv.tenant != l.Block.Tenant {
 		return nil, nil
 	}
 	held := lv.leases[placeOf(l.Block)]
@@ -81,6 +82,7 @@ func (s *Store) release(k batch.BlockKey) {
 		return
 	}
 	delete(lv.leases, placeOf(k))
+	delete(s.crowded, lv.id)
 	if len(lv.leases) == 0 {
 		lv.inFlight, lv.waitingOn = 0, ""
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -49,15 +50,17 @@ func TestPowerLossCatches(t *testing.T) {
 type bench struct {
 	t       *testing.T
 	seed    uint64
-	rnd     *rand.Rand
-	path    string // of the store at work
-	state   string // of the crash state that is judged
+	rnd     *rand.Rand // the committer's
+	path    string     // of the store at work
+	state   string     // of the crash state that is judged
 	store   *bolt.Store
 	shown   string // what the store shows now
 	judge   *judge
-	judged  int
 	commits int
-	wrong   []string
+
+	mu     sync.Mutex // the store commits on its own, too
+	judged int
+	wrong  []string
 
 	most, each int
 	lying      bool // the disk lies: what is wrong is what is wanted
@@ -89,7 +92,9 @@ func (b *bench) run(most, each int) {
 }
 
 func (b *bench) done() bool {
-	return b.judged >= b.most || len(b.wrong) > 0 && b.t.Name() == "TestPowerLoss"
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.judged >= b.most || len(b.wrong) > 0 && !b.lying
 }
 
 const stepsAStore = 60
@@ -103,7 +108,7 @@ func (b *bench) work() {
 	defer s.Close()
 	b.store, b.shown = s, ""
 	s.Around(b.around)
-	w := &worker{store: s, rnd: b.rnd}
+	w := &worker{store: s, rnd: rand.New(rand.NewPCG(b.seed, uint64(b.commits+1)))}
 	if err := w.start(ctx); err != nil {
 		b.t.Fatal(err)
 	}
@@ -157,7 +162,6 @@ func (b *bench) try(state crash, was string) error {
 	if err := state.write(b.state); err != nil {
 		return err
 	}
-	b.judged++
 	v, died := b.judge.look(b.state)
 	if died != nil {
 		b.judge.close()
@@ -167,8 +171,14 @@ func (b *bench) try(state crash, was string) error {
 			return err
 		}
 	}
-	if problem := state.judge(v, was, b.shown); problem != "" {
-		b.note(state, problem)
+	problem := state.judge(v, was, b.shown)
+	if problem != "" {
+		problem = b.describe(state, problem)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.judged++; problem != "" {
+		b.wrong = append(b.wrong, problem)
 	}
 	return nil
 }
@@ -187,15 +197,15 @@ func (c crash) judge(v verdict, was, is string) string {
 	}
 }
 
-// note keeps a state that is wrong, where a test that fails can be followed up.
-func (b *bench) note(state crash, problem string) {
+// describe keeps a state that should not be, so that it can be followed up.
+func (b *bench) describe(state crash, problem string) string {
 	kept := filepath.Join(os.TempDir(), fmt.Sprintf("callbatch-powerloss-%d.db", b.seed))
 	if !b.lying {
 		if err := state.write(kept); err != nil {
 			kept = err.Error()
 		}
 	}
-	b.wrong = append(b.wrong, fmt.Sprintf("seed %d, %s, kept in %s: %s", b.seed, state.kind, kept, problem))
+	return fmt.Sprintf("seed %d, %s, kept in %s: %s", b.seed, state.kind, kept, problem)
 }
 
 func envNumber(t *testing.T, name string, unset int) int {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/callbatch/callbatch/batch"
 	"github.com/callbatch/callbatch/storage/record"
@@ -112,7 +113,7 @@ func (r *recording) report(p prepared) error {
 	if state.Finished() {
 		return r.finishBlock(e, p, hadState)
 	}
-	return r.leaveBlock(e, p, state)
+	return r.leaveBlock(p, state, hadState)
 }
 
 // holds reports whether the lease stands within this transaction too.
@@ -135,7 +136,7 @@ func (r *recording) finishBlock(e *entry, p prepared, hadState bool) error {
 			return err
 		}
 	}
-	if err := r.t.Bucket(bucketOpen).Delete(openKey(k, p.held.Due)); err != nil {
+	if err := r.t.Bucket(bucketOpen).Delete(openKey(k, r.due(p))); err != nil {
 		return err
 	}
 	r.letGo(p)
@@ -169,7 +170,7 @@ func (r *recording) finishBlock(e *entry, p prepared, hadState bool) error {
 
 // leaveBlock writes down a block that is not finished: still held, or back
 // among the open ones, due when the first of its items is.
-func (r *recording) leaveBlock(e *entry, p prepared, state batch.BlockState) error {
+func (r *recording) leaveBlock(p prepared, state batch.BlockState, hadState bool) error {
 	k := p.Lease.Block
 	touched := len(p.Results)+len(p.Again) > 0
 	if touched {
@@ -178,25 +179,35 @@ func (r *recording) leaveBlock(e *entry, p prepared, state batch.BlockState) err
 			return err
 		}
 	}
-	due := p.held.Due
 	if p.Release {
 		r.letGo(p)
-		if touched || p.held.partial {
-			due = state.Due()
-		}
+	}
+	partial := touched || hadState
+	was, due := r.due(p), r.due(p)
+	if partial {
+		due = state.Due()
 	}
 	open := bucket(r.t.Tx, bucketOpen)
-	was, is := openKey(k, p.held.Due), openKey(k, due)
-	if !bytes.Equal(was, is) {
-		if err := open.Delete(was); err != nil {
+	if !was.Equal(due) {
+		if err := open.Delete(openKey(k, was)); err != nil {
 			return err
 		}
 	} else if !touched || p.held.partial {
 		return nil
 	}
-	held, partial := p.held, touched || p.held.partial
-	r.t.after(func() { held.partial = partial })
-	return open.Put(is, []byte{boolByte(partial)})
+	held := p.held
+	r.t.dues[k] = due
+	r.t.after(func() { held.partial, held.Due = partial, due })
+	return open.Put(openKey(k, due), []byte{boolByte(partial)})
+}
+
+// due returns under which due time the block stands among the open ones
+// within this transaction.
+func (r *recording) due(p prepared) time.Time {
+	if due, moved := r.t.dues[p.Lease.Block]; moved {
+		return due
+	}
+	return p.held.Due
 }
 
 // letGo ends the lease with the transaction.
@@ -261,15 +272,15 @@ func (s *Store) stopping(tenant batch.TenantID, id batch.ID) {
 	}
 }
 
-// ender identifies a batch that waits for its end.
-type ender struct {
+// A queued is a batch in a queue.
+type queued struct {
 	tenant batch.TenantID
 	id     batch.ID
 }
 
 // queueEnd has the end of a canceled batch seen to. The store is locked.
 func (s *Store) queueEnd(tenant batch.TenantID, id batch.ID) {
-	s.ends = append(s.ends, ender{tenant, id})
+	s.ends = append(s.ends, queued{tenant, id})
 	hint(s.endsReady)
 }
 
@@ -278,7 +289,7 @@ func (s *Store) endLoop() {
 	defer close(s.ended)
 	for {
 		s.mu.Lock()
-		var next []ender
+		var next []queued
 		next, s.ends = s.ends, nil
 		s.mu.Unlock()
 		for _, b := range next {
@@ -303,7 +314,7 @@ const closeChunk = 100
 
 // endCanceled closes the partly done blocks of a batch, some a step, so that
 // what ran in them is told, ends the batch by arithmetic, and tidies up.
-func (s *Store) endCanceled(b ender) error {
+func (s *Store) endCanceled(b queued) error {
 	for {
 		done := false
 		err := s.do(s.small, stageBytes, func(t *txn) (err error) {
@@ -347,7 +358,7 @@ func (s *Store) clearOpen(id batch.ID) error {
 	return nil
 }
 
-func (t *txn) closeSome(s *Store, b ender) (done bool, err error) {
+func (t *txn) closeSome(s *Store, b queued) (done bool, err error) {
 	e, err := t.batch(b.tenant, b.id)
 	if err != nil {
 		return false, err
@@ -403,7 +414,7 @@ func (s *Store) leased(id batch.ID) int {
 }
 
 // partlyDone finds open blocks that have results or attempts.
-func partlyDone(c cursor, b ender, most int) (found [][]byte, more bool) {
+func partlyDone(c cursor, b queued, most int) (found [][]byte, more bool) {
 	for k, v := c.Seek(b.id[:]); bytes.HasPrefix(k, b.id[:]); k, v = c.Next() {
 		if len(v) == 0 || v[0] != 1 {
 			continue

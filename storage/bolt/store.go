@@ -42,16 +42,18 @@ type Options struct {
 
 // Store is a [batch.Store] in one file.
 type Store struct {
-	db     *bbolt.DB
-	log    *slog.Logger
-	hold   time.Duration
-	starts uint64 // how often the file was opened: the upper half of message tokens
+	db    *bbolt.DB
+	log   *slog.Logger
+	hold  time.Duration
+	token atomic.Uint64 // of the last lease or attempt; its upper half counts the starts of the store
 
 	small, bulk chan *step
 	closing     sync.RWMutex
 	closed      bool
 	committed   chan struct{} // closed when the committer is done
 	sync        func(*bbolt.Tx) error
+
+	writing sync.Mutex // held over a transaction that writes, and by Check
 
 	failOnce sync.Once
 	failed   chan struct{}
@@ -65,9 +67,11 @@ type Store struct {
 	live    map[batch.ID]*live
 	batches *rota[batch.ID]
 	lanes   *rota[laneKey]
-	sending map[laneKey]int // attempts under way
-	token   uint64
-	ends    []ender
+	missing map[string][]queued        // batches whose processor nobody asked for yet, by its name
+	crowded map[batch.ID]int           // batches passed by for having so many blocks out
+	sending map[laneKey]int            // attempts under way
+	flights map[batch.MessageID]uint64 // their tokens
+	ends    []queued
 
 	endsReady chan struct{}
 	stop      chan struct{}
@@ -119,9 +123,10 @@ func newStore(db *bbolt.DB, o Options) *Store {
 	return &Store{
 		db: db, log: o.Logger, hold: o.Hold,
 		small: make(chan *step, maxSteps), bulk: make(chan *step, 2*stageAhead),
-		committed: make(chan struct{}), sync: (*bbolt.Tx).Commit, failed: make(chan struct{}),
+		committed: make(chan struct{}), sync: syncTx, failed: make(chan struct{}),
 		changed: make(chan struct{}, 1), messagesChanged: make(chan struct{}, 1),
 		live: map[batch.ID]*live{}, batches: newRota[batch.ID](), lanes: newRota[laneKey](), sending: map[laneKey]int{},
+		flights: map[batch.MessageID]uint64{}, missing: map[string][]queued{}, crowded: map[batch.ID]int{},
 		endsReady: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
 }
@@ -200,6 +205,7 @@ func (s *Store) recover() (err error) {
 			err = batch.Errorf(batch.Damaged, "the file is damaged (%v): keep it, restore a backup", p)
 		}
 	}()
+	var starts uint64
 	err = s.db.View(func(tx *bbolt.Tx) error {
 		for _, name := range buckets {
 			if tx.Bucket(name) == nil {
@@ -213,14 +219,15 @@ func (s *Store) recover() (err error) {
 		if v != record.Version {
 			return batch.Errorf(batch.Damaged, "it has schema %d and this program reads %d: use the version that wrote it", v, record.Version)
 		}
-		s.starts, err = getMeta(tx, metaStarts)
+		starts, err = getMeta(tx, metaStarts)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	s.starts++
-	if err := s.db.Update(func(tx *bbolt.Tx) error { return putMeta(tx, metaStarts, s.starts) }); err != nil {
+	starts++
+	s.token.Store(starts << 32)
+	if err := s.db.Update(func(tx *bbolt.Tx) error { return putMeta(tx, metaStarts, starts) }); err != nil {
 		return err
 	}
 	return s.db.View(s.readActive)

@@ -62,6 +62,7 @@ func (m *model) claim(rt *rapid.T) {
 			m.same("attempts", it.Attempts, b.items[it.Index].attempts)
 		}
 		m.held = append(m.held, w)
+		b.claimed = true
 	}
 	for _, b := range m.batches {
 		for n := range b.first {
@@ -165,7 +166,7 @@ func (m *model) cancel(rt *rapid.T) {
 	if len(m.batches) == 0 {
 		rt.Skip("no batch")
 	}
-	b := rapid.SampledFrom(m.batches).Draw(rt, "batch")
+	b := m.batches[rapid.IntRange(0, len(m.batches)-1).Draw(rt, "batch")]
 	got, err := m.Cancel(m.ctx, b.Tenant, b.ID)
 	if b.status == batch.Completed {
 		m.refused(err, batch.Conflict)
@@ -289,7 +290,7 @@ func pick[T any](rt *rapid.T, current, past []T) (v T, is bool) {
 		rt.Skip("nothing to pick from")
 	}
 	if len(past) == 0 || len(current) > 0 && rapid.IntRange(0, 4).Draw(rt, "past") > 0 {
-		return rapid.SampledFrom(current).Draw(rt, "current"), true
+		return current[rapid.IntRange(0, len(current)-1).Draw(rt, "current")], true
 	}
-	return rapid.SampledFrom(past).Draw(rt, "past one"), false
+	return past[rapid.IntRange(0, len(past)-1).Draw(rt, "past one")], false
 }

@@ -117,11 +117,18 @@ func (s *fixture) refused(err error, code batch.Code) {
 	}
 }
 
+// same fails unless got is want, times by the millisecond.
 func (s *fixture) same(what string, got, want any) {
 	s.t.Helper()
-	if d := cmp.Diff(want, got, cmpopts.EquateEmpty()); d != "" {
+	if d := diff(got, want); d != "" {
 		s.t.Fatalf("%s (-want +got):\n%s", what, d)
 	}
+}
+
+func diff(got, want any) string {
+	return cmp.Diff(want, got, cmpopts.EquateEmpty(), cmp.Comparer(func(a, b time.Time) bool {
+		return a.Truncate(time.Millisecond).Equal(b.Truncate(time.Millisecond))
+	}))
 }
 
 // eventually asks again and again until so says yes.
@@ -256,7 +263,7 @@ func (s *fixture) submit(g *given) error {
 	if err != nil {
 		return err
 	}
-	if d := cmp.Diff(g.Spec, b.Spec, cmpopts.EquateEmpty()); d != "" {
+	if d := diff(b.Spec, g.Spec); d != "" {
 		return fmt.Errorf("what Create returned (-want +got):\n%s", d)
 	}
 	s.made.add(g)

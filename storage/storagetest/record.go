@@ -127,6 +127,19 @@ var recording = cases{
 		s.record(finish(s.claim()))
 		s.stands(g, batch.Completed, g.tally(0, 1))
 	}},
+	{"reports of one claim in one call count one after the other", func(s *fixture) {
+		g := s.create(sample{Items: 3})
+		w := s.claim()
+		hour := now().Add(time.Hour)
+		waits := partly(w, 0)
+		waits.Again = []batch.Again{{Index: 1, Attempts: 1, Due: hour}, {Index: 2, Attempts: 2, Due: hour.Add(time.Hour)}}
+		s.record(waits, letGo(w))
+		s.idle()
+		at, some, err := s.NextDue(s.ctx)
+		s.ok(err)
+		s.same("next due", []any{at.UTC(), some}, []any{hour, true})
+		s.stands(g, batch.Running, g.tally(0))
+	}},
 	{"the last item ends the batch once, whoever of fifty brings it", func(s *fixture) {
 		g := s.create(called(100, 2))
 		s.same("times ended", s.racing(g), 1)

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/callbatch/callbatch/batch"
 )
@@ -51,6 +52,17 @@ var sharing = []struct {
 		blocks := 0
 		held.Range(func(any, any) bool { blocks++; return true })
 		a.same("blocks held", blocks, 120)
+	}},
+	{"each has PerBatch blocks of a batch in its hands", func(a, b *fixture) {
+		if a.Store == b.Store {
+			return // one owner, whatever it calls itself
+		}
+		a.create(sample{Items: 10, PerBlock: 1})
+		c := batch.Claim{Owner: "node-a", Processors: []string{work}, Blocks: 10, PerBatch: 3}
+		a.same("blocks of one node", len(a.claimAs(c)), 3)
+		c.Owner = "node-b"
+		a.same("blocks of the other", len(b.claimAs(c)), 3)
+		a.same("blocks with three in hand", len(b.claimAs(c)), 0)
 	}},
 	{"two nodes that finish the last two blocks at once end the batch once", func(a, b *fixture) {
 		for range 20 {
