@@ -1,0 +1,11 @@
+// Package intake turns a request body into the blocks of a batch.
+//
+// A submission is read once, as a stream: memory stays flat however large the
+// body is. What it says must have one meaning only, so JSON is read strictly
+// (RFC 7493): no duplicate members, no invalid UTF-8, no lone surrogates. The
+// bytes of an item are kept as they were sent.
+//
+// A wrong submission is told everything that is wrong with it, up to
+// [batch.MaxProblems] places. What makes the rest unreadable or is over a
+// limit ends the reading at once.
+package intake

@@ -1,0 +1,232 @@
+package intake
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/callbatch/callbatch/batch"
+)
+
+// optionBytes is the most one option may take, name and white space included.
+// The largest metadata fits, every character escaped.
+const optionBytes = 128 << 10
+
+// A document reads {"processor":…, "items":[…]} as a stream.
+type document struct {
+	s   *submission
+	win window
+	dec *jsontext.Decoder
+
+	members int    // of the object, read so far
+	items   bool   // seen
+	idSeen  bool   // id_field was given
+	spool   *spool // nil: items need not wait
+}
+
+// readJSON reads an object of options with the items among them. Items whose
+// id_field may still come are spooled until the object is complete.
+func readJSON(ctx context.Context, s *submission, in *bufio.Reader) error {
+	d := &document{s: s, win: window{in: in}}
+	d.dec = jsontext.NewDecoder(&d.win)
+	defer func() {
+		if d.spool != nil {
+			d.spool.close()
+		}
+	}()
+	if err := d.object(ctx); err != nil {
+		return err
+	}
+	if !d.items {
+		s.problems.add(optionProblem("items", "required", "items is required, an array"))
+	}
+	s.settle()
+	if d.spool == nil {
+		return nil
+	}
+	index := 0
+	return d.spool.each(func(raw []byte) error {
+		index++
+		return s.take(ctx, index-1, -1, raw, true)
+	})
+}
+
+// object reads the whole body.
+func (d *document) object(ctx context.Context) error {
+	d.allow(optionBytes)
+	switch start, err := d.dec.ReadToken(); {
+	case err == io.EOF:
+		return batch.Refuse(batch.Malformed, "empty_body", "a body of application/json is not empty")
+	case err != nil:
+		return d.failed(err)
+	case start.Kind() != '{':
+		return refuse(batch.Invalid, batch.Problem{
+			Index: -1, Line: -1, Code: "wrong_type", Detail: `the body is an object with its options and "items":[…]`,
+		})
+	}
+	for {
+		d.allow(optionBytes)
+		if d.dec.PeekKind() == '}' {
+			break
+		}
+		if err := d.member(ctx); err != nil {
+			return err
+		}
+		// The decoder remembers names to find duplicates. So many cannot all
+		// be options: there are problems to report, and an end to it.
+		if d.members++; d.members > batch.MaxProblems {
+			return d.s.problems.err()
+		}
+	}
+	if _, err := d.dec.ReadToken(); err != nil {
+		return d.failed(err)
+	}
+	return d.end()
+}
+
+// end makes sure that nothing follows.
+func (d *document) end() error {
+	d.allow(optionBytes)
+	_, err := d.dec.ReadToken()
+	switch {
+	case err == io.EOF:
+		return nil
+	case err == nil || isSyntactic(err):
+		return refuse(batch.Malformed, batch.Problem{
+			Index: -1, Line: -1, Code: "trailing_data",
+			Detail: "something follows the object; a body of one item a line is application/x-ndjson",
+		})
+	default:
+		return d.failed(err)
+	}
+}
+
+// member reads one option, or the items.
+func (d *document) member(ctx context.Context) error {
+	token, err := d.dec.ReadToken()
+	if err != nil {
+		return d.failed(err)
+	}
+	name := token.String()
+	if name == "items" {
+		return d.array(ctx)
+	}
+	v, err := d.dec.ReadValue()
+	if err != nil {
+		return d.failed(err)
+	}
+	d.s.set(name, v)
+	d.idSeen = d.idSeen || name == "id_field"
+	return nil
+}
+
+// array reads the items.
+func (d *document) array(ctx context.Context) error {
+	d.items = true
+	if d.dec.PeekKind() != '[' {
+		if err := d.dec.SkipValue(); err != nil {
+			return d.failed(err)
+		}
+		d.s.problems.add(optionProblem("items", "wrong_type", "items is an array"))
+		return nil
+	}
+	if _, err := d.dec.ReadToken(); err != nil {
+		return d.failed(err)
+	}
+	if d.idSeen {
+		d.s.useIDs()
+	} else {
+		d.spool = &spool{dir: d.s.limits.Dir}
+	}
+	for {
+		d.allow(d.s.limits.ItemBytes + padding)
+		if d.dec.PeekKind() == ']' {
+			break
+		}
+		if err := d.item(ctx); err != nil {
+			return err
+		}
+	}
+	if _, err := d.dec.ReadToken(); err != nil {
+		return d.failed(err)
+	}
+	return nil
+}
+
+func (d *document) item(ctx context.Context) error {
+	raw, err := d.dec.ReadValue()
+	if errors.Is(err, errWindow) {
+		return d.s.itemTooLarge(d.s.items, -1)
+	}
+	if err != nil {
+		return d.failed(err)
+	}
+	index, err := d.s.admit(len(raw), -1)
+	if err != nil {
+		return err
+	}
+	if d.spool != nil {
+		return d.spool.add(raw)
+	}
+	return d.s.take(ctx, index, -1, raw, true)
+}
+
+// failed says why the decoder could not go on.
+func (d *document) failed(err error) error {
+	switch {
+	case errors.Is(err, errWindow):
+		return batch.Refuse(batch.TooLarge, "option_too_large", "an option has at most %d bytes", optionBytes)
+	case isSyntactic(err):
+		p := syntaxProblem(err, d.dec.UnreadBuffer(), d.dec.InputOffset())
+		locate(p)
+		return refuse(batch.Malformed, *p)
+	default:
+		return err
+	}
+}
+
+func isSyntactic(err error) bool {
+	_, ok := errors.AsType[*jsontext.SyntacticError](err)
+	return ok
+}
+
+// locate turns a pointer into the document to one into its item, if it is one.
+func locate(p *batch.Problem) {
+	p.Index, p.Line = -1, -1
+	rest, ok := strings.CutPrefix(p.Pointer, "/items/")
+	if !ok {
+		return
+	}
+	number, _, _ := strings.Cut(rest, "/")
+	index, err := strconv.Atoi(number)
+	if err != nil {
+		return
+	}
+	p.Index, p.Pointer = index, rest[len(number):]
+}
+
+// allow lets the decoder read n bytes beyond what it has returned. Without it
+// one value, or white space, could fill the memory.
+func (d *document) allow(n int) { d.win.end = d.dec.InputOffset() + int64(n) }
+
+var errWindow = errors.New("value too large")
+
+// A window ends the reading where a value must have ended.
+type window struct {
+	in      *bufio.Reader
+	at, end int64 // offsets
+}
+
+func (w *window) Read(p []byte) (int, error) {
+	if w.at >= w.end {
+		return 0, errWindow
+	}
+	n, err := w.in.Read(p[:min(int64(len(p)), w.end-w.at)])
+	w.at += int64(n)
+	return n, err
+}

@@ -1,0 +1,181 @@
+package intake
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/callbatch/callbatch/batch"
+)
+
+// field returns where an option goes: a *string, an *int or a
+// *map[string]string. It is nil for a name that is no option.
+func field(o *batch.Options, name string) any {
+	switch name {
+	case "processor":
+		return &o.Processor
+	case "callback_url":
+		return &o.CallbackURL
+	case "callback_mode":
+		return (*string)(&o.CallbackMode)
+	case "callback_page_bytes":
+		return &o.CallbackPageBytes
+	case "callback_page_items":
+		return &o.CallbackPageItems
+	case "id_field":
+		return &o.IDField
+	case "metadata":
+		return &o.Metadata
+	case "priority":
+		return (*string)(&o.Priority)
+	case "max_attempts":
+		return &o.MaxAttempts
+	case "concurrency":
+		return &o.Concurrency
+	default:
+		return nil
+	}
+}
+
+func optionProblem(name, code, format string, args ...any) batch.Problem {
+	return batch.Problem{
+		Index: -1, Line: -1, Pointer: string(jsontext.Pointer("").AppendToken(clip(name))),
+		Code: code, Detail: fmt.Sprintf(format, args...),
+	}
+}
+
+// set sets an option to a JSON value, which is valid.
+func (s *submission) set(name string, v jsontext.Value) {
+	wrong := func(want string) {
+		s.problems.add(optionProblem(name, "wrong_type", "%s is %s", name, want))
+	}
+	switch to := field(&s.options, name).(type) {
+	case *string:
+		if v.Kind() != '"' {
+			wrong("a string")
+			return
+		}
+		s.setString(name, to, unquote(v))
+	case *int:
+		s.setInt(name, to, string(v))
+	case *map[string]string:
+		if v.Kind() != '{' {
+			wrong("an object of strings")
+			return
+		}
+		*to = s.pairs(name, v)
+	default:
+		s.problems.add(optionProblem(name, "unknown_option", "there is no option %q", clip(name)))
+	}
+}
+
+func (s *submission) setString(name string, to *string, text string) {
+	if text == "" && name != "id_field" { // whose absence is worth saying: it spares the spool
+		s.problems.add(optionProblem(name, "empty", "%s must not be empty; leave it out instead", name))
+		return
+	}
+	*to = text
+}
+
+// setInt takes an integer as it is usually written: no sign but minus, no
+// leading zeros, no fraction, no exponent.
+func (s *submission) setInt(name string, to *int, text string) {
+	n, err := strconv.Atoi(text)
+	switch {
+	case err != nil || strconv.Itoa(n) != text:
+		s.problems.add(optionProblem(name, "wrong_type", "%s is an integer such as 16", name))
+	case n == 0: // in the options it would mean the default
+		s.problems.add(optionProblem(name, "out_of_range", "%s is at least 1", name))
+	default:
+		*to = n
+	}
+}
+
+// pairs reads a JSON object of strings, which is valid.
+func (s *submission) pairs(name string, v jsontext.Value) map[string]string {
+	d := jsontext.NewDecoder(bytes.NewReader(v))
+	_, _ = d.ReadToken()
+	m := make(map[string]string)
+	for d.PeekKind() == '"' {
+		k, _ := d.ReadValue()
+		key := unquote(k)
+		value, _ := d.ReadValue()
+		if value.Kind() != '"' {
+			p := optionProblem(name, "wrong_type", "the values of %s are strings", name)
+			p.Pointer = string(jsontext.Pointer(p.Pointer).AppendToken(clip(key)))
+			s.problems.add(p)
+			continue
+		}
+		m[key] = unquote(value)
+	}
+	return m
+}
+
+// unquote returns the text of a JSON string, which is valid.
+func unquote(v jsontext.Value) string {
+	b, _ := jsontext.AppendUnquote(nil, v)
+	return string(b)
+}
+
+// setQuery sets the options from query parameters. Objects are JSON text, and
+// metadata.KEY=VALUE is a pair of metadata.
+func (s *submission) setQuery(q url.Values) {
+	var pairs map[string]string
+	for _, name := range slices.Sorted(maps.Keys(q)) {
+		if len(q[name]) != 1 {
+			s.problems.add(optionProblem(name, "repeated_option", "%q is given %d times", clip(name), len(q[name])))
+			continue
+		}
+		text := q.Get(name)
+		if !utf8.ValidString(name) || !utf8.ValidString(text) {
+			s.problems.add(optionProblem(name, "invalid_utf8", "a query parameter is not valid UTF-8"))
+			continue
+		}
+		if key, ok := strings.CutPrefix(name, "metadata."); ok {
+			if pairs == nil {
+				pairs = make(map[string]string)
+			}
+			pairs[key] = text
+			continue
+		}
+		s.setText(name, text)
+	}
+	switch {
+	case pairs == nil:
+	case q.Has("metadata"):
+		s.problems.add(optionProblem("metadata", "ambiguous", "metadata comes as one JSON object or as metadata.KEY=VALUE, not both"))
+	default:
+		s.options.Metadata = pairs
+	}
+}
+
+// setText sets an option to the text of a query parameter.
+func (s *submission) setText(name, text string) {
+	switch to := field(&s.options, name).(type) {
+	case *string:
+		s.setString(name, to, text)
+	case *int:
+		s.setInt(name, to, text)
+	default:
+		v := jsontext.Value(text)
+		if to != nil && !v.IsValid() {
+			s.problems.add(optionProblem(name, "invalid_json", "%s is JSON text, and this is not valid", name))
+			return
+		}
+		s.set(name, v)
+	}
+}
+
+// refuseQuery reports options in the query of a body that carries its own.
+func (s *submission) refuseQuery(q url.Values) {
+	for _, name := range slices.Sorted(maps.Keys(q)) {
+		s.problems.add(optionProblem(name, "unknown_option", "%q is not a query parameter here: the body carries the options", clip(name)))
+	}
+}

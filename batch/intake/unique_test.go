@@ -1,0 +1,43 @@
+package intake
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"testing"
+)
+
+func TestIDSet(t *testing.T) {
+	for _, n := range []int{1, 2, runEntries, runEntries + 1, 2*runEntries + 500} {
+		t.Run(fmt.Sprintf("the first and the last of %d", n), func(t *testing.T) {
+			dir := t.TempDir()
+			s := newIDSet(dir)
+			defer s.close()
+			for i := range n {
+				if err := s.add(fmt.Appendf(nil, "id-%d", i), i, i+1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, again := range []int{0, n - 1, 0} {
+				if err := s.add(fmt.Appendf(nil, "id-%d", again), n+again, -1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if left, _ := os.ReadDir(dir); len(left) > 0 {
+				t.Errorf("a file has a name: %v", left)
+			}
+			var got []string
+			if err := s.duplicates(func(first, again idEntry) {
+				got = append(got, fmt.Sprint(first.index, first.line, again.index))
+			}); err != nil {
+				t.Fatal(err)
+			}
+			slices.Sort(got)
+			want := []string{fmt.Sprint(0, 1, n), fmt.Sprint(0, 1, n), fmt.Sprint(n-1, n, 2*n-1)}
+			slices.Sort(want)
+			if !slices.Equal(got, want) {
+				t.Errorf("got %v, want %v", got, want)
+			}
+		})
+	}
+}

@@ -1,0 +1,114 @@
+package callback
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	defaultWindow = 7 * 24 * time.Hour
+
+	maxSteps = 100
+	maxStep  = 30 * 24 * time.Hour
+
+	jitter = 0.1 // of the delay, only ever added
+)
+
+// Schedule says when the attempts of a message are made. The zero value is the
+// default one.
+type Schedule struct {
+	// Steps are the delays before each attempt, the first counted from when the
+	// message was made, each other from the end of the attempt before. There are
+	// as many attempts as steps. Empty means 0s,5s,5m,30m,2h,5h,10h,14h,20h,24h.
+	Steps []time.Duration
+
+	// Window is how long after a message was made its last attempt may start,
+	// whatever it was waiting for meanwhile; 0 means 7 days.
+	Window time.Duration
+}
+
+// Next says when to try again a message made at made, of which a number of
+// attempts was made, the last one just now, and asked for retryAfter (0:
+// nothing). It is exhausted when its steps or its window are spent; at is then
+// zero.
+//
+// A receiver may ask for more delay than the step's, up to the longest step.
+// Up to 10 % is added at random, by rnd in [0,1); nil means math/rand.
+func (s Schedule) Next(attempts int, retryAfter time.Duration, made, now time.Time, rnd func() float64) (at time.Time, exhausted bool) {
+	s = s.withDefaults()
+	if attempts < 0 || attempts >= len(s.Steps) {
+		return time.Time{}, true
+	}
+	delay := max(s.Steps[attempts], min(retryAfter, slices.Max(s.Steps)))
+	last := made.Add(s.Window)
+	if at = now.Add(delay); at.After(last) {
+		return time.Time{}, true
+	}
+	if rnd == nil {
+		rnd = rand.Float64
+	}
+	if at = at.Add(time.Duration(float64(delay) * jitter * rnd())); at.After(last) {
+		at = last
+	}
+	return at, false
+}
+
+func (s Schedule) withDefaults() Schedule {
+	if len(s.Steps) == 0 {
+		s.Steps = []time.Duration{
+			0, 5 * time.Second, 5 * time.Minute, 30 * time.Minute,
+			2 * time.Hour, 5 * time.Hour, 10 * time.Hour, 14 * time.Hour, 20 * time.Hour, 24 * time.Hour,
+		}
+	}
+	if s.Window <= 0 {
+		s.Window = defaultWindow
+	}
+	return s
+}
+
+// ParseSchedule reads steps as String writes them: durations separated by
+// commas, 1 to 100 of them, each from 0 to 30 days. The window is left at its
+// default.
+func ParseSchedule(text string) (Schedule, error) {
+	var s Schedule
+	for field := range strings.SplitSeq(text, ",") {
+		step, err := time.ParseDuration(strings.TrimSpace(field))
+		if err != nil {
+			return Schedule{}, fmt.Errorf("schedule: step %d: %q is not a duration like 30s, 5m or 2h", len(s.Steps)+1, strings.TrimSpace(field))
+		}
+		if step < 0 || step > maxStep {
+			return Schedule{}, fmt.Errorf("schedule: step %d: %s is not between 0s and %s", len(s.Steps)+1, step, short(maxStep))
+		}
+		if s.Steps = append(s.Steps, step); len(s.Steps) > maxSteps {
+			return Schedule{}, fmt.Errorf("schedule: more than %d steps", maxSteps)
+		}
+	}
+	return s, nil
+}
+
+// String returns the steps as ParseSchedule reads them.
+func (s Schedule) String() string {
+	var b strings.Builder
+	for i, step := range s.withDefaults().Steps {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(short(step))
+	}
+	return b.String()
+}
+
+// short writes 5m0s as 5m and 2h0m0s as 2h.
+func short(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
