@@ -129,7 +129,9 @@ func (g *stage) Create(ctx context.Context, spec batch.Spec) (batch.Batch, error
 	p := batch.Progress{Status: batch.Queued, Round: 1, Open: g.blocks, Version: 1}
 	key := tenantKey(g.tenant, g.id)
 	specRec := record.EncodeSpec(key, spec)
-	err := g.s.do(g.s.small, g.size, func(t *txn) error { return g.create(t, key, specRec, &spec, p) })
+	err := acknowledge(func() error {
+		return g.s.do(g.s.small, g.size, func(t *txn) error { return g.create(t, key, specRec, &spec, p) })
+	})
 	if err != nil {
 		return batch.Batch{}, err
 	}

@@ -56,6 +56,7 @@ func (t *txn) wait(s *Store, m batch.Message) error {
 		} else {
 			s.lanes.wakeUp(m.Tenant, lane)
 		}
+		hint(s.messagesChanged)
 	})
 	return t.putMessage(m)
 }
@@ -135,13 +136,13 @@ func (s *Store) ClaimMessages(ctx context.Context, c batch.MessageClaim) ([]batc
 		}
 		return nil
 	})
-	s.mu.Lock()
-	for _, k := range picked {
-		lane, _, _ := splitOutboxKey(k)
-		s.wakeLane(lane)
-	}
-	s.mu.Unlock()
 	if err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, k := range picked {
+			lane, _, _ := splitOutboxKey(k)
+			s.wakeLane(lane)
+		}
 		return nil, err
 	}
 	return out, nil
@@ -169,6 +170,10 @@ func (s *Store) pickMessages(c batch.MessageClaim) (picked [][]byte, err error) 
 			break
 		}
 		room := min(laneTurn, c.Max-len(picked), max(1, c.PerHost)-s.sending[lane]-len(taken[lane]))
+		if room <= 0 {
+			s.full[lane] = true
+			continue
+		}
 		keys, next := dueIn(cur, lane, taken[lane], room, now)
 		switch {
 		case len(keys) > 0:
@@ -228,7 +233,7 @@ func (s *Store) Attempted(ctx context.Context, outcomes []batch.AttemptOutcome) 
 	if err := s.ready(ctx); err != nil {
 		return err
 	}
-	err := s.do(s.small, len(outcomes)<<10, func(t *txn) error {
+	return s.do(s.small, len(outcomes)<<10, func(t *txn) error {
 		for _, o := range outcomes {
 			if err := t.settle(s, o); err != nil {
 				return errBroken{err}
@@ -236,8 +241,6 @@ func (s *Store) Attempted(ctx context.Context, outcomes []batch.AttemptOutcome) 
 		}
 		return nil
 	})
-	hint(s.messagesChanged)
-	return err
 }
 
 // settle ends one attempt: its record, the message's next state, the ledger
@@ -263,7 +266,11 @@ func (t *txn) settle(s *Store, o batch.AttemptOutcome) error {
 		if s.sending[lane]--; s.sending[lane] <= 0 {
 			delete(s.sending, lane)
 		}
-		s.wakeLane(lane)
+		if s.full[lane] {
+			delete(s.full, lane)
+			s.wakeLane(lane)
+			hint(s.messagesChanged)
+		}
 	})
 	if o.Refund {
 		m.Made--

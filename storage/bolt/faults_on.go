@@ -12,7 +12,7 @@ import (
 // With the build tag "faults" a store has the fault that CALLBATCH_FAULT
 // names. Tests plant it to show that they would notice.
 const (
-	ackEarly  = "ack_early"    // callers are answered before the commit
+	ackEarly  = "ack_early"    // a batch is acknowledged before its commit
 	unsynced  = "nosync"       // commits are not synced
 	forgetful = "drop_message" // one message in a thousand is not kept
 )
@@ -20,14 +20,16 @@ const (
 func planted(fault string) bool { return os.Getenv("CALLBATCH_FAULT") == fault }
 
 func syncTx(tx *bbolt.Tx) error {
-	switch {
-	case planted(ackEarly):
-		go tx.Commit()
-		return nil
-	case planted(unsynced):
-		tx.DB().NoSync = true
-	}
+	tx.DB().NoSync = planted(unsynced)
 	return tx.Commit()
+}
+
+func acknowledge(create func() error) error {
+	if planted(ackEarly) {
+		go create()
+		return nil
+	}
+	return create()
 }
 
 func dropMessage() bool { return planted(forgetful) && rand.IntN(1000) == 0 }

@@ -34,8 +34,11 @@ func (s *Store) Record(ctx context.Context, reports []batch.Report, offer batch.
 	if err != nil {
 		return batch.Recorded{}, err
 	}
-	hint(s.changed)
-	hint(s.messagesChanged)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.batches.next(); ok {
+		hint(s.changed)
+	}
 	return out, nil
 }
 
@@ -328,7 +331,6 @@ func (s *Store) endCanceled(b queued) error {
 			break
 		}
 	}
-	hint(s.messagesChanged)
 	if s.known(b.id) {
 		return nil
 	}

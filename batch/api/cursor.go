@@ -1,0 +1,54 @@
+package api
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"hash/crc32"
+	"net/http"
+	"net/url"
+)
+
+// A cursor is a place in a list: the kind of the list, the id after which to
+// go on, and a checksum, so that a mangled one is noticed. It is no secret
+// and gives no right: the list is the caller's own whatever it says.
+const (
+	batchList   = 'b'
+	messageList = 'm'
+)
+
+var cursorText = base64.RawURLEncoding.Strict()
+
+func cursorAt(kind byte, id [16]byte) string {
+	b := append([]byte{kind}, id[:]...)
+	return cursorText.EncodeToString(binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b)))
+}
+
+// cursor returns where a list is to go on, nil for its beginning.
+func cursor(q url.Values, kind byte) (*[16]byte, error) {
+	if !q.Has("cursor") {
+		return nil, nil
+	}
+	b, err := cursorText.DecodeString(q.Get("cursor"))
+	if err != nil || len(b) != 21 || b[0] != kind || binary.BigEndian.Uint32(b[17:]) != crc32.ChecksumIEEE(b[:17]) {
+		return nil, badParam("bad_cursor", "a cursor is what an earlier page of this list gave as next")
+	}
+	return (*[16]byte)(b[1:17]), nil
+}
+
+// A listing is a page of a list.
+type listing[T any] struct {
+	Data []T     `json:"data"`
+	Next *string `json:"next"`
+}
+
+// writeList answers with a page and says where the next one is.
+func writeList[T any](w http.ResponseWriter, r *request, kind byte, data []T, next *[16]byte) error {
+	l := listing[T]{Data: data}
+	if next != nil {
+		c := cursorAt(kind, *next)
+		l.Next = &c
+		r.query.Set("cursor", c)
+		w.Header().Set("Link", "<"+r.URL.Path+"?"+r.query.Encode()+`>; rel="next"`)
+	}
+	return writeJSON(w, http.StatusOK, encode(l))
+}

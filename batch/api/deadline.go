@@ -1,0 +1,153 @@
+package api
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/callbatch/callbatch/batch"
+)
+
+// An answer is a response whose write deadline moves along with what gets
+// through: a client that does not read is given up after patience.
+type answer struct {
+	http.ResponseWriter
+	control  *http.ResponseController
+	patience time.Duration
+	status   int   // 0 until the header is written
+	broken   error // what keeps the client from getting the answer
+	gone     bool  // the connection was given up
+	body     *body // of the request; nil if it has none
+}
+
+// newAnswer returns the answer to r, and gives the body of r its deadline.
+func newAnswer(w http.ResponseWriter, r *http.Request, patience time.Duration) *answer {
+	a := &answer{ResponseWriter: w, control: http.NewResponseController(w), patience: patience}
+	// The last request on this connection may have left one behind. Writers
+	// that have no deadlines, as in tests, need none.
+	_ = a.control.SetWriteDeadline(time.Time{})
+	if r.Body != nil && r.Body != http.NoBody {
+		a.body = &body{ReadCloser: r.Body, control: a.control, patience: patience}
+		r.Body = a.body
+	}
+	return a
+}
+
+// Unwrap is for [http.ResponseController].
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+func (a *answer) WriteHeader(status int) {
+	a.status = status
+	if a.body != nil && !a.body.over {
+		a.body.hurry()
+	}
+	a.extend()
+	a.ResponseWriter.WriteHeader(status)
+}
+
+func (a *answer) Write(p []byte) (n int, err error) {
+	if a.status == 0 {
+		a.WriteHeader(http.StatusOK)
+	}
+	const step = 32 << 10 // what must get through within patience
+	for first := true; first || len(p) > 0 && err == nil; first = false {
+		a.extend()
+		var m int
+		m, err = a.ResponseWriter.Write(p[:min(step, len(p))])
+		n, p = n+m, p[m:]
+	}
+	a.broken = cmp.Or(a.broken, err)
+	return n, err
+}
+
+// FlushError is for [http.ResponseController].
+func (a *answer) FlushError() error {
+	a.extend()
+	err := a.control.Flush()
+	a.broken = cmp.Or(a.broken, err)
+	return err
+}
+
+func (a *answer) extend() { _ = a.control.SetWriteDeadline(time.Now().Add(a.patience)) }
+
+// statusLabel is the status for the metrics.
+func (a *answer) statusLabel() int {
+	const clientGone = 499
+	switch {
+	case a.gone:
+		return clientGone
+	case a.status == 0:
+		return http.StatusOK
+	}
+	return a.status
+}
+
+// A body is a request's body whose read deadline moves along with what comes
+// in: it may pause for patience, and must keep up minRate besides. Time we
+// take ourselves between two reads does not count against the client.
+type body struct {
+	io.ReadCloser
+	control  *http.ResponseController
+	patience time.Duration
+	read     int64
+	waited   time.Duration
+	over     bool  // it came to its end, or broke off
+	err      error // what broke it off
+}
+
+const minRate = 256 // bytes a second
+
+func (b *body) extend() {
+	earned := time.Duration(b.read/minRate) * time.Second
+	_ = b.control.SetReadDeadline(time.Now().Add(min(b.patience, b.patience+earned-b.waited)))
+}
+
+// hurry bounds how long net/http may take to drain what was not read, which
+// it does before it sends an answer.
+func (b *body) hurry() { _ = b.control.SetReadDeadline(time.Now().Add(b.patience / 2)) }
+
+func (b *body) Read(p []byte) (int, error) {
+	b.extend()
+	started := time.Now()
+	n, err := b.ReadCloser.Read(p)
+	b.waited += time.Since(started)
+	b.read += int64(n)
+	b.over = err != nil
+	switch err {
+	case nil:
+	case io.EOF:
+		// From now on net/http reads ahead to see the client leave: that
+		// must not end with the deadline.
+		_ = b.control.SetReadDeadline(time.Time{})
+	default:
+		b.err = err
+	}
+	return n, err
+}
+
+// tooSlow says whether it was the body's slowness that ended its reading,
+// whatever its reader made of that.
+func tooSlow(r *http.Request) error {
+	if b, ok := r.Body.(*body); ok && errors.Is(b.err, os.ErrDeadlineExceeded) {
+		return &refusal{http.StatusRequestTimeout, "too_slow", "the body stopped coming or came too slowly"}
+	}
+	return nil
+}
+
+// refuseBody refuses a body where none has a meaning; an empty object is as good
+// as none.
+func refuseBody(r *http.Request) error {
+	const enough = 64
+	b, err := io.ReadAll(io.LimitReader(r.Body, enough))
+	if err != nil {
+		return cmp.Or(tooSlow(r), badParam("incomplete_body", "the body ended early"))
+	}
+	if b = bytes.TrimSpace(b); len(b) > 0 && string(b) != "{}" {
+		return batch.Refuse(batch.Invalid, "unexpected_body", "this call takes no body")
+	}
+	return nil
+}

@@ -1,0 +1,299 @@
+package api
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/callbatch/callbatch/batch"
+)
+
+// fakeStore keeps batches in memory. It decides nothing about them: tests
+// put them into the state they need.
+type fakeStore struct {
+	mu       sync.Mutex
+	batches  map[batch.ID]*fakeBatch
+	messages map[batch.MessageID]fakeMessage
+	secrets  map[batch.TenantID]batch.Secret
+	keys     []batch.Key
+
+	pageSize   int   // results in a page at most; 0: as asked
+	createErr  error // what Create returns
+	resultsErr error // what Results returns from the second page on
+	afterRead  func()
+	discarded  int
+	staged     int
+}
+
+type fakeBatch struct {
+	batch.Batch
+	items   []batch.Item
+	results map[int]batch.Result
+}
+
+type fakeMessage struct {
+	batch.Message
+	attempts []batch.Attempt
+	body     []byte
+}
+
+func newFakeStore() *fakeStore {
+	return &fakeStore{
+		batches: map[batch.ID]*fakeBatch{}, messages: map[batch.MessageID]fakeMessage{},
+		secrets: map[batch.TenantID]batch.Secret{},
+	}
+}
+
+// put keeps a batch of n items of which the first done have succeeded.
+func (f *fakeStore) put(tenant batch.TenantID, n, done int) batch.ID {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	b := &fakeBatch{results: map[int]batch.Result{}}
+	b.Spec = batch.Spec{
+		ID: batch.NewID(now), Tenant: tenant, Items: n, Blocks: 1, Created: now,
+		Options: batch.Options{Processor: "price"}.WithDefaults(),
+	}
+	b.Progress = batch.Progress{Status: batch.Running, Round: 1, Open: 1, Started: now}
+	for i := range n {
+		b.items = append(b.items, batch.Item{Raw: []byte(`{"qty": 2}`)})
+		if i < done {
+			b.finish(i, batch.ItemSucceeded, `{"total":6}`)
+		}
+	}
+	f.batches[b.ID] = b
+	return b.ID
+}
+
+func (b *fakeBatch) finish(i int, s batch.ItemStatus, payload string) {
+	b.results[i] = batch.Result{
+		Index: i, ID: b.items[i].ID, Round: 1, Status: s, Attempts: 1, Finished: time.Now(), Payload: []byte(payload),
+	}
+	b.Done.Add(s, 1)
+	if b.Done.Sum() == b.Items {
+		b.Progress.End(batch.Completed, b.Items, time.Now())
+	}
+}
+
+// change gives a test the batch to change.
+func (f *fakeStore) change(id batch.ID, how func(*fakeBatch)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	how(f.batches[id])
+}
+
+func (f *fakeStore) putMessage(tenant batch.TenantID, of batch.ID) batch.MessageID {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	m := fakeMessage{Message: batch.Message{
+		ID: batch.NewMessageID(now), Tenant: tenant, Batch: of, Type: batch.TypeCompleted, Round: 1,
+		Host: "shop.example:443", State: batch.MessageWaiting, Created: now, Due: now.Add(time.Minute), Made: 1,
+	}}
+	m.attempts = []batch.Attempt{{
+		Number: 1, Started: now.In(time.FixedZone("", 3600)), Took: batch.Took{DNS: 1, Total: 9}, RemoteAddr: "203.0.113.9:443",
+		RequestHeaders: map[string]string{"Webhook-Signature": "v1,***"},
+		Response:       &batch.Response{Status: 503, Headers: map[string]string{}, Body: "busy"},
+		Error:          &batch.AttemptError{Category: "status", Detail: "503"},
+	}}
+	m.body = []byte(`{"type":"batch.completed", "data":{"results":[{"output":"<\u00e9>"}]}}`)
+	f.messages[m.ID] = m
+	return m.ID
+}
+
+func noSuch() error { return batch.Errorf(batch.NotFound, "there is no such thing") }
+
+// of returns a batch of the tenant. The caller holds the lock.
+func (f *fakeStore) of(tenant batch.TenantID, id batch.ID) (*fakeBatch, error) {
+	b, ok := f.batches[id]
+	if !ok || b.Tenant != tenant {
+		return nil, noSuch()
+	}
+	return b, nil
+}
+
+type fakeStage struct {
+	store  *fakeStore
+	tenant batch.TenantID
+	id     batch.ID
+	items  []batch.Item
+	over   bool
+}
+
+func (f *fakeStore) Stage(_ context.Context, tenant batch.TenantID, id batch.ID) batch.Stage {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.staged++
+	return &fakeStage{store: f, tenant: tenant, id: id}
+}
+
+func (s *fakeStage) Append(_ context.Context, b batch.Block) error {
+	s.items = append(s.items, b.Items...)
+	return nil
+}
+
+func (s *fakeStage) Create(_ context.Context, spec batch.Spec) (batch.Batch, error) {
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	if s.store.createErr != nil {
+		return batch.Batch{}, s.store.createErr
+	}
+	s.over = true
+	spec.ID, spec.Tenant, spec.Items, spec.Blocks = s.id, s.tenant, len(s.items), 1
+	b := &fakeBatch{items: s.items, results: map[int]batch.Result{}}
+	b.Spec, b.Progress = spec, batch.Progress{Status: batch.Queued, Round: 1, Open: 1}
+	s.store.batches[s.id] = b
+	return b.Batch, nil
+}
+
+func (s *fakeStage) Discard() {
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	if !s.over {
+		s.over = true
+		s.store.discarded++
+	}
+}
+
+func (f *fakeStore) Cancel(_ context.Context, tenant batch.TenantID, id batch.ID) (batch.Batch, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b, err := f.of(tenant, id)
+	if err != nil {
+		return batch.Batch{}, err
+	}
+	if _, err := b.Progress.Cancel(); err != nil {
+		return batch.Batch{}, err
+	}
+	return b.Batch, nil
+}
+
+func (f *fakeStore) Batch(_ context.Context, tenant batch.TenantID, id batch.ID) (batch.Batch, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b, err := f.of(tenant, id)
+	if err != nil {
+		return batch.Batch{}, err
+	}
+	return b.Batch, nil
+}
+
+func (f *fakeStore) Batches(_ context.Context, q batch.BatchQuery) (list []batch.Batch, next *batch.ID, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, b := range f.batches {
+		if b.Tenant == q.Tenant && (q.Status == 0 || b.Status == q.Status) && (q.Before == nil || id.String() < q.Before.String()) {
+			list = append(list, b.Batch)
+		}
+	}
+	slices.SortFunc(list, func(a, b batch.Batch) int { return slices.Compare(b.ID[:], a.ID[:]) })
+	if len(list) > q.Limit {
+		list = list[:q.Limit]
+		next = &list[q.Limit-1].ID
+	}
+	return list, next, nil
+}
+
+func (f *fakeStore) Results(_ context.Context, tenant batch.TenantID, id batch.ID, q batch.ResultQuery) (batch.ResultPage, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b, err := f.of(tenant, id)
+	if err != nil {
+		return batch.ResultPage{}, err
+	}
+	if q.From > 0 && f.resultsErr != nil {
+		return batch.ResultPage{}, f.resultsErr
+	}
+	limit := q.Limit
+	if f.pageSize > 0 {
+		limit = min(limit, f.pageSize)
+	}
+	p := batch.ResultPage{Batch: b.Batch, Next: q.From}
+	for ; p.Next < b.Items && len(p.Results) < limit; p.Next++ {
+		r, ok := b.results[p.Next]
+		if !ok && q.Prefix {
+			p.Last = true
+			return p, nil
+		}
+		if ok && (q.Status == 0 || r.Status == q.Status) {
+			p.Results = append(p.Results, r)
+		}
+	}
+	p.Last = p.Next >= b.Items
+	if f.afterRead != nil {
+		f.afterRead()
+	}
+	return p, nil
+}
+
+func (f *fakeStore) Item(_ context.Context, tenant batch.TenantID, id batch.ID, index int) (batch.ItemView, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b, err := f.of(tenant, id)
+	if err != nil {
+		return batch.ItemView{}, err
+	}
+	if index >= b.Items {
+		return batch.ItemView{}, noSuch()
+	}
+	v := batch.ItemView{Index: index, ID: b.items[index].ID, Input: b.items[index].Raw}
+	if r, ok := b.results[index]; ok {
+		v.Status, v.Attempts, v.Result = r.Status, r.Attempts, &r
+	}
+	return v, nil
+}
+
+func (f *fakeStore) Messages(_ context.Context, q batch.MessageQuery) (list []batch.Message, next *batch.MessageID, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, m := range f.messages {
+		if m.Tenant == q.Tenant && m.Batch == *q.Batch && (q.State == 0 || m.State == q.State) && (q.Before == nil || id.String() < q.Before.String()) {
+			list = append(list, m.Message)
+		}
+	}
+	slices.SortFunc(list, func(a, b batch.Message) int { return slices.Compare(b.ID[:], a.ID[:]) })
+	if len(list) > q.Limit {
+		list = list[:q.Limit]
+		next = &list[q.Limit-1].ID
+	}
+	return list, next, nil
+}
+
+func (f *fakeStore) Message(_ context.Context, tenant batch.TenantID, id batch.MessageID) (batch.Message, []batch.Attempt, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m, ok := f.messages[id]
+	if !ok || m.Tenant != tenant {
+		return batch.Message{}, nil, noSuch()
+	}
+	return m.Message, m.attempts, nil
+}
+
+func (f *fakeStore) Body(_ context.Context, m batch.Message) ([]byte, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.messages[m.ID].body, nil
+}
+
+func (f *fakeStore) Secrets(_ context.Context, tenant batch.TenantID, fresh batch.Secret) ([]batch.Secret, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, ok := f.secrets[tenant]; !ok {
+		f.secrets[tenant] = fresh
+	}
+	return []batch.Secret{f.secrets[tenant]}, nil
+}
+
+func (f *fakeStore) Keys(context.Context) ([]batch.Key, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.keys), nil
+}
+
+func (f *fakeStore) AddKey(_ context.Context, k batch.Key, _ bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.keys = append(f.keys, k)
+	return nil
+}

@@ -1,0 +1,64 @@
+package api
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/callbatch/callbatch/batch"
+	"github.com/callbatch/callbatch/batch/intake"
+)
+
+// submit takes a batch in. It answers 202 after the store said that the
+// whole batch is durable, and nothing at all if the store could not say.
+func (s *server) submit(w http.ResponseWriter, r *request) error {
+	if _, has := r.Header["Idempotency-Key"]; has {
+		return badParam("unsupported_header", "Idempotency-Key is not supported here")
+	}
+	if err := s.Accepting(); err != nil {
+		return err
+	}
+	stage := s.Store.Stage(r.Context(), r.tenant, batch.NewID(time.Now()))
+	defer stage.Discard()
+	options, err := intake.Read(r.Context(), intake.Request{
+		ContentType:     strings.Join(r.Header.Values("Content-Type"), ", "),
+		ContentEncoding: strings.Join(r.Header.Values("Content-Encoding"), ", "),
+		Query:           r.query,
+		Body:            r.Body,
+		Length:          r.ContentLength,
+	}, stage, s.Limits)
+	if err != nil {
+		return cmp.Or(tooSlow(r.Request), fmt.Errorf("read submission: %w", err))
+	}
+	b, err := stage.Create(r.Context(), batch.Spec{Options: options, BaseURL: s.BaseURL, Created: time.Now().UTC()})
+	if err != nil && batch.CodeOf(err) == "" {
+		return fmt.Errorf("%w: create batch: %w", errAborted, err)
+	}
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Location", "/v1/batches/"+b.ID.String())
+	w.Header().Set("Retry-After", pollSeconds)
+	return writeJSON(w, http.StatusAccepted, encode(viewBatch(b)))
+}
+
+// checkOptions is what only the server knows about options.
+func (s *server) checkOptions(o batch.Options) []batch.Problem {
+	var ps []batch.Problem
+	bad := func(pointer, code, detail string) {
+		ps = append(ps, batch.Problem{Index: -1, Line: -1, Pointer: pointer, Code: code, Detail: detail})
+	}
+	known := func(p Processor) bool { return p.Name == o.Processor }
+	if !slices.ContainsFunc(s.Processors(), known) {
+		bad("/processor", "unknown_processor", "there is no processor of this name: GET /v1/processors lists them")
+	}
+	if o.CallbackURL != "" {
+		if err := s.CheckCallback(o.CallbackURL); err != nil {
+			bad("/callback_url", "callback_refused", err.Error())
+		}
+	}
+	return ps
+}

@@ -1,0 +1,259 @@
+// Package client is a client of the API. It keeps nothing and decides
+// nothing but when to ask again.
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/callbatch/callbatch/batch"
+)
+
+// Options say which server to talk to.
+type Options struct {
+	URL       string       // of the server; default "http://127.0.0.1:8080"
+	Key       string       // cbk_…; empty for a server that asks for none
+	UserAgent string       // default "callbatch-client"
+	HTTP      *http.Client // default: one of its own. Redirects are never followed: the key is for one server
+}
+
+// A Client talks to one server. It is safe for use by many goroutines.
+type Client struct {
+	base      string
+	key       string
+	userAgent string
+	http      http.Client
+}
+
+// callTimeout bounds calls that are not streams.
+const callTimeout = time.Minute
+
+// New returns a client, or says what is wrong with the URL.
+func New(o Options) (*Client, error) {
+	if o.URL == "" {
+		o.URL = "http://127.0.0.1:8080"
+	}
+	u, err := url.Parse(o.URL)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return nil, fmt.Errorf("%q is not the URL of a server: it looks like https://host:port", o.URL)
+	}
+	c := &Client{base: strings.TrimRight(u.String(), "/"), key: o.Key, userAgent: o.UserAgent}
+	if c.userAgent == "" {
+		c.userAgent = "callbatch-client"
+	}
+	if o.HTTP != nil {
+		c.http = *o.HTTP
+	}
+	c.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return c, nil
+}
+
+// SubmitOptions say how a batch is sent and what is asked for with it.
+type SubmitOptions struct {
+	ContentType     string        // default "application/x-ndjson"
+	ContentEncoding string        // of the body as it is given: "gzip"; default none
+	Length          int64         // bytes of the body; 0: unknown
+	Options         batch.Options // sent as query parameters; leave it empty where the body carries them
+}
+
+// Submit sends a batch as a stream and returns it once it is durable. It is
+// not tried again by itself: after [Unreachable] with Unknown set the batch
+// may or may not exist. A body that is an io.Closer is closed.
+func (c *Client) Submit(ctx context.Context, body io.Reader, o SubmitOptions) (Batch, error) {
+	if o.ContentType == "" {
+		o.ContentType = "application/x-ndjson"
+	}
+	req, err := c.request(ctx, http.MethodPost, "/v1/batches", optionsQuery(o.Options), body)
+	if err != nil {
+		return Batch{}, err
+	}
+	req.Header.Set("Content-Type", o.ContentType)
+	if o.ContentEncoding != "" {
+		req.Header.Set("Content-Encoding", o.ContentEncoding)
+	}
+	if o.Length > 0 {
+		req.ContentLength = o.Length
+	}
+	var b Batch
+	_, err = c.decode(req, &b)
+	return b, err
+}
+
+// optionsQuery writes options as query parameters.
+func optionsQuery(o batch.Options) url.Values {
+	q := url.Values{}
+	text := func(name, value string) {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	number := func(name string, value int) {
+		if value != 0 {
+			q.Set(name, strconv.Itoa(value))
+		}
+	}
+	text("processor", o.Processor)
+	text("callback_url", o.CallbackURL)
+	text("callback_mode", string(o.CallbackMode))
+	number("callback_page_bytes", o.CallbackPageBytes)
+	number("callback_page_items", o.CallbackPageItems)
+	text("id_field", o.IDField)
+	text("priority", string(o.Priority))
+	number("max_attempts", o.MaxAttempts)
+	number("concurrency", o.Concurrency)
+	for k, v := range o.Metadata {
+		q.Set("metadata."+k, v)
+	}
+	return q
+}
+
+// Batch returns a batch as it is now.
+func (c *Client) Batch(ctx context.Context, id string) (b Batch, err error) {
+	err = c.call(ctx, http.MethodGet, "/v1/batches/"+url.PathEscape(id), nil, &b)
+	return b, err
+}
+
+// Cancel begins the end of a batch and returns it as it is now.
+func (c *Client) Cancel(ctx context.Context, id string) (b Batch, err error) {
+	err = c.call(ctx, http.MethodPost, "/v1/batches/"+url.PathEscape(id)+"/cancel", nil, &b)
+	return b, err
+}
+
+// ListOptions select a page of a list.
+type ListOptions struct {
+	Status string // only what has it; empty: any
+	Limit  int    // at most; default the server's
+	Cursor string // what the page before gave as Next
+}
+
+func (o ListOptions) query() url.Values {
+	q := url.Values{}
+	if o.Status != "" {
+		q.Set("status", o.Status)
+	}
+	if o.Limit > 0 {
+		q.Set("limit", strconv.Itoa(o.Limit))
+	}
+	if o.Cursor != "" {
+		q.Set("cursor", o.Cursor)
+	}
+	return q
+}
+
+// A Page is a part of a list. Next is the cursor of the next one, empty on
+// the last.
+type Page[T any] struct {
+	Data []T    `json:"data"`
+	Next string `json:"next"`
+}
+
+// List returns a page of the batches, newest first.
+func (c *Client) List(ctx context.Context, o ListOptions) (p Page[Batch], err error) {
+	err = c.call(ctx, http.MethodGet, "/v1/batches", o.query(), &p)
+	return p, err
+}
+
+// Item returns one item of a batch.
+func (c *Client) Item(ctx context.Context, id string, index int) (it Item, err error) {
+	err = c.call(ctx, http.MethodGet, "/v1/batches/"+url.PathEscape(id)+"/items/"+strconv.Itoa(index), nil, &it)
+	return it, err
+}
+
+// Messages returns a page of the messages of a batch, newest first.
+func (c *Client) Messages(ctx context.Context, id string, o ListOptions) (p Page[Message], err error) {
+	err = c.call(ctx, http.MethodGet, "/v1/batches/"+url.PathEscape(id)+"/messages", o.query(), &p)
+	return p, err
+}
+
+// Message returns a message with its attempts and its body.
+func (c *Client) Message(ctx context.Context, id string) (m Message, err error) {
+	err = c.call(ctx, http.MethodGet, "/v1/messages/"+url.PathEscape(id), nil, &m)
+	return m, err
+}
+
+// Processors returns the processors there are.
+func (c *Client) Processors(ctx context.Context) ([]Processor, error) {
+	var list struct{ Data []Processor }
+	err := c.call(ctx, http.MethodGet, "/v1/processors", nil, &list)
+	return list.Data, err
+}
+
+// Secret returns what the tenant's messages are signed with.
+func (c *Client) Secret(ctx context.Context) (string, error) {
+	var s struct{ Secret string }
+	err := c.call(ctx, http.MethodGet, "/v1/callbacks/secret", nil, &s)
+	return s.Secret, err
+}
+
+// call makes a call without a body and decodes the answer.
+func (c *Client) call(ctx context.Context, method, path string, q url.Values, into any) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errSlow)
+	defer cancel()
+	req, err := c.request(ctx, method, path, q, nil)
+	if err != nil {
+		return err
+	}
+	_, err = c.decode(req, into)
+	return err
+}
+
+func (c *Client) request(ctx context.Context, method, path string, q url.Values, body io.Reader) (*http.Request, error) {
+	target := c.base + path
+	if len(q) > 0 {
+		target += "?" + q.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, method, target, body)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", method, path, err)
+	}
+	req.Header.Set("User-Agent", c.userAgent)
+	if c.key != "" {
+		req.Header.Set("Authorization", "Bearer "+c.key)
+	}
+	return req, nil
+}
+
+// send returns an answer of 2xx or 304, whose body is for the caller to
+// close; anything else is an error.
+func (c *Client) send(req *http.Request) (*http.Response, error) {
+	res, err := c.http.Do(req)
+	if err != nil {
+		return nil, unreachable(req, err)
+	}
+	if res.StatusCode/100 == 2 || res.StatusCode == http.StatusNotModified {
+		return res, nil
+	}
+	defer res.Body.Close()
+	return nil, refused(res)
+}
+
+// mostAnswer bounds what is read of an answer that is not a stream: a
+// message with its body and its attempts is the largest.
+const mostAnswer = 64 << 20
+
+// decode sends req and decodes the answer, unless there is none in it.
+func (c *Client) decode(req *http.Request, into any) (*http.Response, error) {
+	res, err := c.send(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	if res.StatusCode == http.StatusNotModified {
+		return res, nil
+	}
+	b, err := io.ReadAll(io.LimitReader(res.Body, mostAnswer))
+	if err != nil {
+		return nil, unreachable(req, err)
+	}
+	if err := json.Unmarshal(b, into); err != nil {
+		return nil, fmt.Errorf("%s does not answer like a Callbatch server: %w", c.base, err)
+	}
+	return res, nil
+}

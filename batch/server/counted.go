@@ -1,0 +1,39 @@
+package server
+
+import (
+	"time"
+
+	"github.com/callbatch/callbatch/batch"
+	"github.com/callbatch/callbatch/batch/engine"
+	"github.com/callbatch/callbatch/batch/metrics"
+)
+
+// counted tells the metrics what the engine says, in their words.
+type counted struct{ *metrics.Metrics }
+
+var _ engine.Metrics = counted{}
+
+func (c counted) Items(processor string, as batch.ItemStatus, n int, each time.Duration) {
+	c.Metrics.Items(processor, as.String(), n, each)
+}
+
+func (c counted) Sent(outcome string, took time.Duration) { c.Attempt(outcome, took) }
+
+// gauges shows how full the server is.
+func (s *server) gauges(m *metrics.Metrics) {
+	sum := func(of func(engine.Gauge) int) func() float64 {
+		return func() float64 {
+			n := 0
+			for _, g := range s.engine.Gauges() {
+				n += of(g)
+			}
+			return float64(n)
+		}
+	}
+	m.Gauge("items_in_flight", "Items being worked on.", sum(func(g engine.Gauge) int { return g.InFlight }))
+	m.Gauge("blocks_held", "Blocks of items in memory.", sum(func(g engine.Gauge) int { return g.Blocks }))
+	m.Gauge("store_disk_free_bytes", "Bytes free on the store's disk.", func() float64 {
+		free, _, _ := s.disk.glance()
+		return float64(free)
+	})
+}
