@@ -16,20 +16,20 @@ const (
 	messageList = 'm'
 )
 
-var cursorText = base64.RawURLEncoding.Strict()
-
 func cursorAt(kind byte, id [16]byte) string {
 	b := append([]byte{kind}, id[:]...)
-	return cursorText.EncodeToString(binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b)))
+	return base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b)))
 }
 
-// cursor returns where a list is to go on, nil for its beginning.
+// cursor returns where a list is to go on, nil for its beginning. A cursor
+// has one spelling.
 func cursor(q url.Values, kind byte) (*[16]byte, error) {
 	if !q.Has("cursor") {
 		return nil, nil
 	}
-	b, err := cursorText.DecodeString(q.Get("cursor"))
-	if err != nil || len(b) != 21 || b[0] != kind || binary.BigEndian.Uint32(b[17:]) != crc32.ChecksumIEEE(b[:17]) {
+	text := q.Get("cursor")
+	b, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil || len(b) < 17 || text != cursorAt(kind, [16]byte(b[1:17])) {
 		return nil, badParam("bad_cursor", "a cursor is what an earlier page of this list gave as next")
 	}
 	return (*[16]byte)(b[1:17]), nil

@@ -13,7 +13,8 @@ import (
 )
 
 // An answer is a response whose write deadline moves along with what gets
-// through: a client that does not read is given up after patience.
+// through: a client that does not read is given up after patience. What has
+// no deadlines, as in some tests, does without.
 type answer struct {
 	http.ResponseWriter
 	control  *http.ResponseController
@@ -27,9 +28,6 @@ type answer struct {
 // newAnswer returns the answer to r, and gives the body of r its deadline.
 func newAnswer(w http.ResponseWriter, r *http.Request, patience time.Duration) *answer {
 	a := &answer{ResponseWriter: w, control: http.NewResponseController(w), patience: patience}
-	// The last request on this connection may have left one behind. Writers
-	// that have no deadlines, as in tests, need none.
-	_ = a.control.SetWriteDeadline(time.Time{})
 	if r.Body != nil && r.Body != http.NoBody {
 		a.body = &body{ReadCloser: r.Body, control: a.control, patience: patience}
 		r.Body = a.body
@@ -117,13 +115,7 @@ func (b *body) Read(p []byte) (int, error) {
 	b.waited += time.Since(started)
 	b.read += int64(n)
 	b.over = err != nil
-	switch err {
-	case nil:
-	case io.EOF:
-		// From now on net/http reads ahead to see the client leave: that
-		// must not end with the deadline.
-		_ = b.control.SetReadDeadline(time.Time{})
-	default:
+	if b.over && err != io.EOF {
 		b.err = err
 	}
 	return n, err

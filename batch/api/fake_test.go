@@ -18,10 +18,10 @@ type fakeStore struct {
 	secrets  map[batch.TenantID]batch.Secret
 	keys     []batch.Key
 
-	pageSize   int   // results in a page at most; 0: as asked
-	createErr  error // what Create returns
-	resultsErr error // what Results returns from the second page on
-	afterRead  func()
+	pageSize   int           // results in a page at most; 0: as asked
+	createErr  error         // what Create returns
+	resultsErr error         // what Results returns from the second page on
+	slowness   time.Duration // of Create
 	discarded  int
 	staged     int
 }
@@ -133,7 +133,12 @@ func (s *fakeStage) Append(_ context.Context, b batch.Block) error {
 	return nil
 }
 
-func (s *fakeStage) Create(_ context.Context, spec batch.Spec) (batch.Batch, error) {
+func (s *fakeStage) Create(ctx context.Context, spec batch.Spec) (batch.Batch, error) {
+	select {
+	case <-time.After(s.store.slowness):
+	case <-ctx.Done():
+		return batch.Batch{}, ctx.Err()
+	}
 	s.store.mu.Lock()
 	defer s.store.mu.Unlock()
 	if s.store.createErr != nil {
@@ -221,9 +226,6 @@ func (f *fakeStore) Results(_ context.Context, tenant batch.TenantID, id batch.I
 		}
 	}
 	p.Last = p.Next >= b.Items
-	if f.afterRead != nil {
-		f.afterRead()
-	}
 	return p, nil
 }
 

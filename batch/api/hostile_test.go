@@ -7,8 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -19,16 +17,6 @@ import (
 
 // patience of tests is long: a loaded machine must not fail them.
 const patience = 2 * time.Minute
-
-// until polls for a condition.
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("waited in vain until " + what)
-		}
-	}
-}
 
 // dial opens a connection for what no well-behaved client sends.
 func (w *world) dial() *net.TCPConn {
@@ -234,133 +222,6 @@ func TestEveryRequestIsObservedOnce(t *testing.T) {
 	if len(seen.all) != 5 {
 		t.Errorf("%q", seen.all)
 	}
-}
-
-func TestSlowClients(t *testing.T) {
-	short := func(o *Options) { o.Patience = time.Second }
-	post := func(w *world) string {
-		return "POST /v1/batches?processor=price HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nContent-Length: 100000\r\n" +
-			"Authorization: Bearer " + w.admin() + "\r\n\r\n"
-	}
-	nothingKept := func(t *testing.T, w *world) {
-		t.Helper()
-		w.server.Close()
-		if len(w.store.batches) != 0 || w.store.discarded != w.store.staged {
-			t.Errorf("%d batches, %d of %d stages discarded", len(w.store.batches), w.store.discarded, w.store.staged)
-		}
-	}
-	answer := func(t *testing.T, c net.Conn) int {
-		t.Helper()
-		res, err := http.ReadResponse(bufio.NewReader(c), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		res.Body.Close()
-		return res.StatusCode
-	}
-	t.Run("a body that stalls is 408", func(t *testing.T) {
-		t.Parallel()
-		w := newWorld(t, short)
-		c := w.dial()
-		io.WriteString(c, post(w)+"1\n")
-		if got := answer(t, c); got != 408 {
-			t.Errorf("answered %d", got)
-		}
-		nothingKept(t, w)
-	})
-	t.Run("a body that drips is 408", func(t *testing.T) {
-		t.Parallel()
-		w := newWorld(t, short)
-		c := w.dial()
-		io.WriteString(c, post(w))
-		var drip sync.WaitGroup
-		drip.Go(func() {
-			for err := error(nil); err == nil; time.Sleep(10 * time.Millisecond) {
-				_, err = io.WriteString(c, " ")
-			}
-		})
-		if got := answer(t, c); got != 408 {
-			t.Errorf("answered %d", got)
-		}
-		c.Close()
-		drip.Wait()
-		nothingKept(t, w)
-	})
-	t.Run("a body that ends early is refused", func(t *testing.T) {
-		t.Parallel()
-		w := newWorld(t)
-		c := w.dial()
-		io.WriteString(c, post(w)+"1\n")
-		c.CloseWrite()
-		io.Copy(io.Discard, c)
-		nothingKept(t, w)
-	})
-	t.Run("a stalled body nobody reads holds up nothing", func(t *testing.T) {
-		t.Parallel()
-		w := newWorld(t, short)
-		for path, want := range map[string]int{"/livez": 408, "/v1/batches": 401, "/none": 404} {
-			c := w.dial()
-			io.WriteString(c, "GET "+path+" HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
-			if got := answer(t, c); got != want {
-				t.Errorf("%s: answered %d, want %d", path, got, want)
-			}
-			// It ends: the server gives up waiting for the rest of the body.
-			if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Errorf("%s: %v", path, err)
-			}
-		}
-	})
-	t.Run("a header that stalls is closed", func(t *testing.T) {
-		t.Parallel()
-		w := newWorld(t)
-		w.server = httptest.NewUnstartedServer(nil)
-		w.server.Config = HTTPServer(http.NotFoundHandler())
-		w.server.Config.ReadHeaderTimeout = 100 * time.Millisecond
-		w.server.Start()
-		t.Cleanup(w.server.Close)
-		c := w.dial()
-		io.WriteString(c, "GET /livez HTTP/1.1\r\nHost")
-		if b, err := io.ReadAll(c); err != nil {
-			t.Errorf("%q, %v", b, err)
-		}
-	})
-	t.Run("a client that does not read is given up", func(t *testing.T) {
-		t.Parallel()
-		var seen observed
-		w := newWorld(t, short, func(o *Options) { o.Observe = seen.add })
-		w.store.pageSize = 16
-		id := w.store.put(w.tenants[0], 2000, 0)
-		large := `"` + strings.Repeat("x", 64<<10) + `"`
-		w.store.change(id, func(b *fakeBatch) {
-			for i := range b.items {
-				b.finish(i, batch.ItemSucceeded, large)
-			}
-		})
-		c := w.dial()
-		io.WriteString(c, "GET /v1/batches/"+id.String()+"/results HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+w.admin()+"\r\n\r\n")
-		until(t, "the request ends", func() bool { return seen.has("GET /v1/batches/{id}/results 499") })
-		if log := w.log.String(); log != "" {
-			t.Errorf("the log says %q", log)
-		}
-	})
-	t.Run("a client that leaves before the answer leaves a whole batch or none", func(t *testing.T) {
-		t.Parallel()
-		w := newWorld(t)
-		for range 20 {
-			c := w.dial()
-			io.WriteString(c, strings.Replace(post(w), "100000", "4", 1)+"1\n2\n")
-			c.Close()
-		}
-		w.server.Close()
-		for id, b := range w.store.batches {
-			if b.Items != 2 {
-				t.Errorf("%s has %d items", id, b.Items)
-			}
-		}
-		if got := w.store.discarded + len(w.store.batches); got != w.store.staged {
-			t.Errorf("%d stages, %d of them accounted for", w.store.staged, got)
-		}
-	})
 }
 
 func TestFailuresOfOurs(t *testing.T) {

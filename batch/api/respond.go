@@ -70,17 +70,16 @@ func problemOf(err error) problem {
 		p.Status, p.Code, p.Detail = refused.status, refused.word, refused.detail
 	case errors.As(err, &ours) && statuses[ours.Code] != 0:
 		p.Status, p.Code, p.Detail = statuses[ours.Code], ours.Word(), ours.Message
-		p.Errors, p.More = places(ours)
+		p.Errors, p.More = places(ours.Places), ours.More
 	case errors.As(err, &ours) && ours.Code == batch.Damaged:
 		p.Code, p.Detail = ours.Word(), "what was asked for is damaged in the store; the log knows more under this request_id"
 	}
 	return p
 }
 
-func places(e *batch.Error) ([]place, int) {
-	kept := e.Places[:min(len(e.Places), batch.MaxProblems)]
+func places(problems []batch.Problem) []place {
 	var ps []place
-	for _, k := range kept {
+	for _, k := range problems {
 		p := place{Pointer: k.Pointer, Code: k.Code, Detail: k.Detail}
 		if k.Index >= 0 {
 			p.Index = &k.Index
@@ -90,7 +89,7 @@ func places(e *batch.Error) ([]place, int) {
 		}
 		ps = append(ps, p)
 	}
-	return ps, e.More + len(e.Places) - len(kept)
+	return ps
 }
 
 // fail answers with the problem. Where an answer has begun, or nobody is

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3filter"
@@ -38,7 +37,8 @@ type world struct {
 	keys    [2]map[access.Scope]string // one for each scope, by tenant
 }
 
-func newWorld(t *testing.T, with ...func(*Options)) *world {
+// newOptions returns a world that has no server yet, and options for one.
+func newOptions(t *testing.T, with []func(*Options)) (*world, Options) {
 	t.Helper()
 	w := &world{t: t, store: newFakeStore(), log: &lockedBuffer{}}
 	w.tenants[1] = batch.TenantID{1}
@@ -52,11 +52,16 @@ func newWorld(t *testing.T, with ...func(*Options)) *world {
 		Store: w.store, Keys: access.NewKeys(w.store), Logger: slog.New(slog.NewJSONHandler(w.log, nil)),
 		Processors: func() []Processor { return []Processor{{Name: "price", Kind: "jq", Health: "ok"}} },
 		Metrics:    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "callbatch_up 1\n") }),
-		Patience:   time.Minute,
 	}
 	for _, change := range with {
 		change(&o)
 	}
+	return w, o
+}
+
+func newWorld(t *testing.T, with ...func(*Options)) *world {
+	t.Helper()
+	w, o := newOptions(t, append([]func(*Options){func(o *Options) { o.Patience = patience }}, with...))
 	w.server = httptest.NewUnstartedServer(nil)
 	w.server.Config = HTTPServer(New(o))
 	w.server.Start()

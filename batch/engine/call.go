@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,7 +31,7 @@ func (l *lane) do(t *term, r *run) {
 		it := &work.Items[pos]
 		out, f := l.attempt(t.at(now), batch.Call{
 			Batch: work.Spec.ID, Index: it.Index, ID: batch.ItemText(it.ID, it.Index),
-			Round: work.Round, Attempt: it.Attempts + 1, Item: it.Raw,
+			Round: work.Round, Attempt: it.Attempts + 1, Item: slices.Clip(it.Raw),
 		})
 		if t.parent.Err() != nil {
 			break
@@ -51,20 +52,17 @@ func (l *lane) settle(r *run, pos int, out []byte, f *batch.Failure, now time.Ti
 	work := &r.block.work
 	it := &work.Items[pos]
 	res := batch.Result{Index: it.Index, ID: it.ID, Attempts: it.Attempts + 1, Finished: now, Status: batch.ItemSucceeded, Payload: out}
-	if f == nil || !f.Down {
-		r.up, r.downs = true, 0
+	if r.down = f != nil && f.Down; !r.down {
+		r.up = true
 	}
 	if f != nil {
 		policy := l.p.Policy.Bounded(work.Spec.Options.MaxAttempts)
 		if hold := policy.Hold(f); hold > 0 {
 			r.hold = now.Add(hold)
 		}
-		if f.Down {
-			r.downs++
-			if r.probe { // the breaker's attempt, not the item's
-				r.giveBack(span{pos, pos + 1})
-				return
-			}
+		if r.down && r.free {
+			r.giveBack(span{pos, pos + 1})
+			return
 		}
 		if wait, again := policy.Next(res.Attempts, f, rand.Float64); again {
 			r.again = append(r.again, batch.Again{Index: it.Index, Attempts: res.Attempts, Due: now.Add(wait)})

@@ -14,7 +14,7 @@ const (
 	pollEvery  = time.Second // however silent the hints are
 	claimMost  = 64          // blocks of one call, which the store reads in one transaction
 	claimAhead = 20 * time.Millisecond
-	mostAhead  = 32 // blocks of one batch
+	mostAhead  = 64 // blocks of one batch
 )
 
 // claim keeps the lanes supplied until ctx ends. A call that has begun is
@@ -112,9 +112,9 @@ func (e *Engine) crowded() bool {
 // flight stay, and those go first whose tenant holds most.
 func (e *Engine) exchange(now time.Time) {
 	for _, l := range e.order {
-		n := l.held.blocks/8 - l.turnover
+		n := (l.held.blocks+7)/8 - l.turnover
 		l.turnover = 0
-		if n <= 0 || l.room() > 0 {
+		if open, _, _ := l.gate.admit(now); n <= 0 || !open || l.room() > 0 {
 			continue
 		}
 		idle := l.idle()

@@ -13,8 +13,8 @@ import (
 )
 
 // A courier delivers messages. A message has its slot from before it is
-// claimed until its outcome is recorded; the slots bound memory, goroutines
-// and the size of a transaction at once.
+// claimed until its attempt has ended. The outcome then waits to be recorded;
+// if too many do, nothing more is claimed.
 type courier struct {
 	store Store
 	o     Options
@@ -27,9 +27,11 @@ type courier struct {
 
 	mu     sync.Mutex // guards what follows
 	used   [2]int     // slots, by class
-	ended  []outcome
+	ended  []batch.AttemptOutcome
+	owed   int // outcomes not recorded: those ended and those being recorded
 	hosts  hosts
 	halted bool
+	alone  bool // what is still being sent is left to itself
 }
 
 // A class of messages has at most seven eighths of the slots, so that neither
@@ -42,11 +44,8 @@ const (
 	asked
 )
 
-// An outcome is an attempt's end with the slot it frees.
-type outcome struct {
-	batch.AttemptOutcome
-	class class
-}
+// outcomesPerSlot is how many outcomes may wait to be recorded.
+const outcomesPerSlot = 4
 
 func newCourier(s Store, o Options) *courier {
 	return &courier{store: s, o: o, log: o.Logger, keys: keyring{store: s}, freed: newSignal(), outcomes: newSignal(), hosts: hosts{}}
@@ -60,7 +59,7 @@ func (c *courier) reserve(of class, n int) int {
 		return 0
 	}
 	most := c.o.InFlight - c.o.InFlight/8
-	n = max(0, min(n, c.o.InFlight-c.used[fresh]-c.used[asked], most-c.used[of]))
+	n = max(0, min(n, c.o.InFlight-c.used[fresh]-c.used[asked], most-c.used[of], outcomesPerSlot*c.o.InFlight-c.owed))
 	c.used[of] += n
 	return n
 }
@@ -69,7 +68,7 @@ func (c *courier) reserve(of class, n int) int {
 func (c *courier) accept(work context.Context, of class, n int, ds []batch.Delivery) {
 	for _, d := range ds {
 		c.sends.Go(func() {
-			c.settle(outcome{c.deliver(work, d), of})
+			c.settle(of, c.deliver(work, d))
 		})
 	}
 	if len(ds) == n {
@@ -84,18 +83,30 @@ func (c *courier) accept(work context.Context, of class, n int, ds []batch.Deliv
 	}
 }
 
-// settle hands an outcome to the recorder.
-func (c *courier) settle(o outcome) {
+// settle frees a slot and hands what came of it to the recorder.
+func (c *courier) settle(of class, o batch.AttemptOutcome) {
 	c.mu.Lock()
+	c.used[of]--
 	c.ended = append(c.ended, o)
+	c.owed++
 	c.mu.Unlock()
 	c.outcomes.raise()
+	c.freed.raise()
 }
 
 // halt lets nothing more start.
 func (c *courier) halt() {
 	c.mu.Lock()
 	c.halted = true
+	c.mu.Unlock()
+	c.outcomes.raise()
+}
+
+// abandon waits no longer for what is being sent. The store takes it for
+// interrupted at its next start.
+func (c *courier) abandon() {
+	c.mu.Lock()
+	c.alone = true
 	c.mu.Unlock()
 	c.outcomes.raise()
 }
@@ -150,38 +161,42 @@ func (c *courier) record(ctx context.Context) error {
 	}
 }
 
-func (c *courier) gather() (group []outcome, last bool) {
+// gather takes what is to be recorded now, within the bounds of a transaction.
+func (c *courier) gather() (group []batch.AttemptOutcome, last bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	group, c.ended = c.ended, nil
-	return group, c.halted && c.used == [2]int{}
+	n, bytes := 0, 0
+	for ; n < min(len(c.ended), groupReports) && bytes < groupBytes; n++ {
+		if r := c.ended[n].Attempt.Response; r != nil {
+			bytes += len(r.Body)
+		}
+	}
+	group, c.ended = c.ended[:n:n], c.ended[n:]
+	return group, c.halted && c.owed == 0 && (c.alone || c.used == [2]int{})
 }
 
 // commit records a group, however often it takes.
-func (c *courier) commit(ctx context.Context, group []outcome) error {
-	kept := make([]batch.AttemptOutcome, len(group))
-	for i, o := range group {
-		kept[i] = o.AttemptOutcome
-	}
+func (c *courier) commit(ctx context.Context, group []batch.AttemptOutcome) error {
 	for pause := shortestBackoff; ; pause = min(2*pause, longestBackoff) {
-		err := c.store.Attempted(ctx, kept)
+		err := c.store.Attempted(ctx, group)
 		if err == nil {
 			break
 		}
 		if !passing(batch.CodeOf(err)) {
 			return fmt.Errorf("record attempts: %w", err)
 		}
-		c.log.Warn("attempts wait for the store", "attempts", len(kept), "error", err)
+		c.log.Warn("attempts wait for the store", "attempts", len(group), "error", err)
 		if !sleep(ctx, pause) {
 			return fmt.Errorf("record attempts: %w", err)
 		}
 	}
 	c.mu.Lock()
-	for _, o := range group {
-		c.used[o.class]--
-	}
+	full := c.owed >= outcomesPerSlot*c.o.InFlight
+	c.owed -= len(group)
 	c.mu.Unlock()
-	c.freed.raise()
+	if full {
+		c.freed.raise()
+	}
 	return nil
 }
 

@@ -71,7 +71,7 @@ func TestDelivery(t *testing.T) {
 		r := &receiver{answer: always(unavailable)}
 		start(t, m, engine.Options{Sender: r})
 		id := m.post(hook, 1)[0]
-		time.Sleep(8 * 24 * time.Hour)
+		time.Sleep(4 * 24 * time.Hour)
 		l := m.message(id)
 		if l.State != batch.MessageExhausted || l.Reason != "the attempts of the schedule are spent" || len(l.attempts) != 10 {
 			t.Fatalf("%s (%s) after %d attempts", l.State, l.Reason, len(l.attempts))
@@ -85,7 +85,7 @@ func TestDelivery(t *testing.T) {
 	bubble(t, "ends when its window is spent", func(t *testing.T, m *memory) {
 		start(t, m, engine.Options{Sender: &receiver{answer: always(unavailable)}, Schedule: callback.Schedule{Window: time.Hour}})
 		id := m.post(hook, 1)[0]
-		time.Sleep(24 * time.Hour)
+		time.Sleep(2 * time.Hour)
 		if l := m.message(id); l.State != batch.MessageExhausted || l.Reason != "the time for attempts is spent" {
 			t.Errorf("%s (%s)", l.State, l.Reason)
 		}

@@ -55,7 +55,7 @@ type Options struct {
 	// default 20 s. What has not ended then is canceled, and not counted.
 	Drain time.Duration
 
-	// Blocks and Bytes bound what is held in memory; defaults 512, or four
+	// Blocks and Bytes bound what is held in memory; defaults 2048, or four
 	// times the largest concurrency if that is more, and 64 MiB. One lane
 	// alone has half. PerBatch is how many blocks of one batch are claimed at
 	// least, while there are; default 4: two worked on, two being recorded.
@@ -77,7 +77,7 @@ func (o Options) withDefaults() Options {
 	for _, p := range o.Processors {
 		most = max(most, p.WithDefaults().Concurrency)
 	}
-	def(&o.Blocks, max(512, 4*most))
+	def(&o.Blocks, max(2048, 4*most))
 	def(&o.Bytes, 64<<20)
 	def(&o.PerBatch, 4)
 	def(&o.MaxOutput, 1<<20)
@@ -110,6 +110,7 @@ type Engine struct {
 
 	outcomes signal // there is something to record
 	room     signal // there may be room for more blocks
+	claimed  signal // there is something to renew
 
 	mu         sync.Mutex // guards what follows, and what it says of lanes and hands
 	jobs       map[batch.ID]*job
@@ -126,7 +127,7 @@ func New(s Store, o Options) *Engine {
 	o = o.withDefaults()
 	e := &Engine{
 		store: s, o: o, log: o.Logger, lanes: map[string]*lane{}, jobs: map[batch.ID]*job{},
-		outcomes: newSignal(), room: newSignal(),
+		outcomes: newSignal(), room: newSignal(), claimed: newSignal(),
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.Processors)) {
 		p := o.Processors[name]
@@ -181,9 +182,9 @@ func (e *Engine) halt() {
 	e.outcomes.raise()
 }
 
-// abandon lets go of the blocks whose items did not end although their context
-// did.
+// abandon lets go of what did not end although its context did.
 func (e *Engine) abandon() {
+	e.courier.abandon()
 	now := time.Now()
 	e.mu.Lock()
 	defer e.mu.Unlock()

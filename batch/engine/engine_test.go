@@ -258,7 +258,7 @@ func TestFairness(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		begun := time.Now()
 		m.await(t, m.submit(spec(2, batch.Options{}), 1, 1))
-		if took := time.Since(begun); took > 30*time.Second {
+		if took := time.Since(begun); took > time.Second {
 			t.Errorf("it took %v", took)
 		}
 	})
@@ -328,16 +328,16 @@ func TestBounds(t *testing.T) {
 func TestBreaker(t *testing.T) {
 	bubble(t, "opens after five failures in a row, spends no attempt while open, and closes with a probe", func(t *testing.T, m *memory) {
 		var calls []time.Time
-		up := false
+		var up atomic.Bool
 		e, _ := start(t, m, procs(engine.Processor{Concurrency: 1, Do: batch.ProcessorFunc(func(_ context.Context, c batch.Call) ([]byte, error) {
 			calls = append(calls, time.Now())
-			if up {
+			if up.Load() {
 				return c.Item, nil
 			}
 			return nil, &batch.Failure{Code: "upstream_unreachable", Retry: true, Down: true}
 		})}))
 		id := m.submit(spec(1, batch.Options{}), 20, 20)
-		time.Sleep(time.Hour)
+		time.Sleep(50 * time.Minute)
 		if e.Health("p") != "open" {
 			t.Errorf("health is %s", e.Health("p"))
 		}
@@ -345,7 +345,7 @@ func TestBreaker(t *testing.T) {
 			if len(m.held) != 1 || m.held[0].WaitingOn != "upstream_unavailable" {
 				t.Errorf("holdings: %+v", m.held)
 			}
-			up = true
+			up.Store(true)
 		})
 		k := m.await(t, id)
 		for i, want := range []time.Duration{5, 10, 20, 40, 80, 160, 300, 300} {
@@ -359,6 +359,14 @@ func TestBreaker(t *testing.T) {
 		}
 		if k.Done.Succeeded != 20 || attempts != 25 || e.Health("p") != "ok" {
 			t.Errorf("%+v after %d attempts, health %s", k.Done, attempts, e.Health("p"))
+		}
+	})
+	bubble(t, "does not keep a batch from its end whose last items bring the upstream down", func(t *testing.T, m *memory) {
+		start(t, m, procs(engine.Processor{Do: batch.ProcessorFunc(func(context.Context, batch.Call) ([]byte, error) {
+			return nil, &batch.Failure{Code: "upstream_unreachable", Retry: true, Down: true}
+		})}))
+		if k := m.await(t, m.submit(spec(1, batch.Options{}), 3, 3)); k.Done.Failed != 3 {
+			t.Errorf("ended with %+v", k.Done)
 		}
 	})
 	bubble(t, "stays closed if failures are not in a row", func(t *testing.T, m *memory) {

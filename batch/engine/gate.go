@@ -3,20 +3,24 @@ package engine
 import "time"
 
 // The breaker of the contract: open after this many failures in a row, tried
-// again after the shortest pause, which doubles up to the longest.
+// again after the shortest pause, which doubles up to the longest. For an hour
+// a probe in vain is not counted as an attempt of its item; then it is, or a
+// batch would never end whose last items bring their upstream down.
 const (
 	breakerFailures = 5
 	shortestPause   = 5 * time.Second
 	longestPause    = 5 * time.Minute
+	freeProbes      = time.Hour
 )
 
 // A breaker keeps attempts off somebody who does not answer. The zero value
 // is closed. It is not safe for concurrent use.
 type breaker struct {
 	failures int           // in a row
-	pause    time.Duration // of the current or last opening; 0: closed
-	opens    time.Time     // end of the pause
-	probing  bool          // one attempt is under way to see
+	pause    time.Duration // the current one; 0: closed
+	opened   time.Time
+	opens    time.Time // end of the pause
+	probing  bool      // one attempt is under way to see
 }
 
 func (b *breaker) open() bool { return b.pause > 0 }
@@ -40,19 +44,19 @@ func (b *breaker) admit(now time.Time) (ok, probe bool, wait time.Duration) {
 // up notes that the other side answered, whatever it said.
 func (b *breaker) up() { *b = breaker{} }
 
-// down notes n attempts in a row without an answer. While the breaker is open
-// only the probe counts: the others were under way before.
-func (b *breaker) down(n int, probe bool, now time.Time) {
+// down notes an attempt without an answer. While the breaker is open only the
+// probe counts: the others were under way before.
+func (b *breaker) down(probe bool, now time.Time) {
 	switch {
 	case b.open() && probe:
 		b.pause = min(2*b.pause, longestPause)
 	case b.open():
 		return
 	default:
-		if b.failures += n; b.failures < breakerFailures {
+		if b.failures++; b.failures < breakerFailures {
 			return
 		}
-		b.pause = shortestPause
+		b.pause, b.opened = shortestPause, now
 	}
 	b.opens, b.probing = now.Add(b.pause), false
 }

@@ -99,6 +99,7 @@ func (b *block) stop() {
 type run struct {
 	block   *block
 	probe   bool // to see whether the breaker may close
+	free    bool // and at its expense
 	started time.Time
 	to      int
 	next    atomic.Int64 // position of the first item not begun; safe for concurrent use
@@ -109,9 +110,9 @@ type run struct {
 	bytes   int
 	tried   int
 	took    time.Duration
-	up      bool // somebody answered
-	downs   int  // attempts without an answer since
-	hold    time.Time
+	up      bool      // somebody answered
+	down    bool      // the last attempt had no answer
+	hold    time.Time // the other side asked to be left alone until then
 }
 
 // begin returns the position of the next item; ok is false if the run is over.
@@ -134,12 +135,12 @@ func (r *run) giveBack(s span) {
 }
 
 // reset makes the run one of b's s, keeping its memory.
-func (r *run) reset(b *block, s span, probe bool, now time.Time) {
-	r.block, r.probe, r.started, r.to = b, probe, now, s.to
+func (r *run) reset(b *block, s span, now time.Time) {
+	r.block, r.started, r.to = b, now, s.to
 	r.next.Store(int64(s.from))
 	r.results, r.again, r.back = r.results[:0], r.again[:0], r.back[:0]
 	r.bytes, r.tried, r.took = 0, 0, 0
-	r.up, r.downs, r.hold = false, 0, time.Time{}
+	r.up, r.down, r.hold = false, false, time.Time{}
 }
 
 // settle gives what became of the run to its block and returns how many bytes
@@ -171,6 +172,9 @@ func (e *Engine) keep(works []batch.Work) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.asking = false
+	if len(works) > 0 {
+		e.claimed.raise()
+	}
 	if e.halted {
 		e.outcomes.raise()
 	}
@@ -233,6 +237,9 @@ func (e *Engine) drop(b *block) {
 	b.bytes, b.results, b.again = 0, nil, nil
 	j.lane.turnover++
 	e.room.raise()
+	if e.halted { // the recorder may have waited for this to be the last
+		e.outcomes.raise()
+	}
 	if len(j.blocks) == 0 {
 		j.lane.close(j)
 	}

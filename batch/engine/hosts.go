@@ -13,18 +13,21 @@ const mostHosts = 10_000
 
 // hosts are the breakers of receivers. A tenant has one for each host and
 // port; failures that lie below HTTP are the host's own and count for all
-// tenants, so each host has one more, under no tenant's lane.
-type hosts map[lot]*breaker
+// tenants, so each host has one more.
+type hosts map[view]*breaker
 
-// A lot is a host as one tenant sees it, or all do.
-type lot struct {
+// A view is a host and port as one tenant sees it, or as all do.
+type view struct {
 	tenant batch.TenantID
 	shared bool
 	host   string
 }
 
-func lotsOf(d batch.Delivery) [2]lot {
-	return [2]lot{{tenant: d.Tenant, host: d.Host}, {shared: true, host: d.Host}}
+// viewsOf returns the views of where d goes now, which need not be where it
+// was to go when it was made.
+func viewsOf(d batch.Delivery) [2]view {
+	host := batch.CallbackHost(d.URL)
+	return [2]view{{tenant: d.Tenant, host: host}, {shared: true, host: host}}
 }
 
 // admit says whether an attempt may be made now, and whether it is one to see
@@ -34,8 +37,8 @@ func (c *courier) admit(d batch.Delivery) (ok, probe bool, wait time.Duration) {
 	defer c.mu.Unlock()
 	now := time.Now()
 	var probed []*breaker
-	for _, l := range lotsOf(d) {
-		b := c.hosts[l]
+	for _, v := range viewsOf(d) {
+		b := c.hosts[v]
 		if b == nil {
 			continue
 		}
@@ -60,29 +63,29 @@ func (c *courier) answered(d batch.Delivery, probe bool, r callback.Result) {
 	now := time.Now()
 	below := r.Category == callback.CategoryDNS || r.Category == callback.CategoryConnect || r.Category == callback.CategoryTLS
 	down := below || r.Category == callback.CategoryTimeout || r.Status >= 500
-	for _, l := range lotsOf(d) {
-		b := c.hosts[l]
+	for _, v := range viewsOf(d) {
+		b := c.hosts[v]
 		switch {
 		case r.Verdict == callback.Interrupted || r.Verdict == callback.Refused:
 			if b != nil && probe {
 				b.probing = false
 			}
-		case down && (below || !l.shared):
+		case down && (below || !v.shared):
 			if b == nil {
-				b = c.hosts.add(l)
+				b = c.hosts.add(v)
 			}
-			b.down(1, probe, now)
+			b.down(probe, now)
 		default:
-			delete(c.hosts, l)
+			delete(c.hosts, v)
 		}
 	}
 }
 
-func (h hosts) add(l lot) *breaker {
+func (h hosts) add(v view) *breaker {
 	if len(h) >= mostHosts {
 		clear(h)
 	}
 	b := &breaker{}
-	h[l] = b
+	h[v] = b
 	return b
 }

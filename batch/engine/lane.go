@@ -10,9 +10,8 @@ import (
 	"github.com/callbatch/callbatch/batch"
 )
 
-// A run is as many items as take about a tick of work, so that the cost of
-// sharing is spread over them where items are tiny, and one item where they
-// are not.
+// A run is as many items as take about runTime, so that the cost of sharing is
+// spread over them where they are tiny, and one item where they are not.
 const (
 	runTime  = time.Millisecond
 	runItems = 64
@@ -143,7 +142,8 @@ func (l *lane) grant(r *run, now time.Time) (ok bool, wait time.Duration) {
 	if b.started.IsZero() {
 		b.started = now
 	}
-	r.reset(b, s, probe, now)
+	r.reset(b, s, now)
+	r.probe, r.free = probe, probe && now.Sub(l.gate.opened) < freeProbes
 	b.runs = append(b.runs, r)
 	j.runs++
 	return true, 0
@@ -234,8 +234,8 @@ func (l *lane) learn(r *run, now time.Time) {
 	if r.up {
 		l.gate.up()
 	}
-	if r.downs > 0 {
-		l.gate.down(r.downs, r.probe, now)
+	if r.down {
+		l.gate.down(r.probe, now)
 	}
 	l.gate.hold(r.hold)
 }

@@ -28,7 +28,8 @@ type memory struct {
 	mu       sync.Mutex
 	err      error
 	token    uint64
-	order    []batch.ID // whose turn it is stands first
+	tenants  []batch.TenantID // whose turn it is stands first
+	order    map[batch.TenantID][]batch.ID
 	batches  map[batch.ID]*kept
 	messages map[batch.MessageID]*letter
 	held     []batch.Holding // of the last Renew
@@ -62,7 +63,7 @@ type letter struct {
 func newMemory() *memory {
 	return &memory{
 		changed: make(chan struct{}, 1), messagesChanged: make(chan struct{}, 1), failed: make(chan struct{}),
-		batches: map[batch.ID]*kept{}, messages: map[batch.MessageID]*letter{},
+		order: map[batch.TenantID][]batch.ID{}, batches: map[batch.ID]*kept{}, messages: map[batch.MessageID]*letter{},
 	}
 }
 
@@ -90,7 +91,10 @@ func (m *memory) submit(s batch.Spec, n, per int) batch.ID {
 	k.Progress = batch.Progress{Status: batch.Queued, Round: 1, Open: len(k.blocks)}
 	m.mu.Lock()
 	m.batches[s.ID] = k
-	m.order = append(m.order, s.ID)
+	if m.order[s.Tenant] == nil {
+		m.tenants = append(m.tenants, s.Tenant)
+	}
+	m.order[s.Tenant] = append(m.order[s.Tenant], s.ID)
 	m.mu.Unlock()
 	raise(m.changed)
 	return s.ID
@@ -101,17 +105,20 @@ func (m *memory) Claim(_ context.Context, c batch.Claim) ([]batch.Work, error) {
 	defer m.mu.Unlock()
 	m.claims++
 	var works []batch.Work
-	for vain := 0; vain < len(m.order) && len(works) < c.Blocks; {
-		id := m.order[0]
-		m.order = append(m.order[1:], id)
-		k := m.batches[id]
-		if slices.Contains(c.Processors, k.Options.Processor) && k.Status.Claimable() {
-			if w, ok := m.lease(k, c); ok {
-				works, vain = append(works, w), 0
+	for vain := 0; vain < len(m.tenants) && len(works) < c.Blocks; vain++ {
+		t := m.tenants[0]
+		m.tenants = append(m.tenants[1:], t)
+		for range m.order[t] {
+			k := m.batches[m.order[t][0]]
+			m.order[t] = append(m.order[t][1:], k.ID)
+			if !k.Status.Claimable() || !slices.Contains(c.Processors, k.Options.Processor) {
 				continue
 			}
+			if w, ok := m.lease(k, c); ok {
+				works, vain = append(works, w), -1
+				break
+			}
 		}
-		vain++
 	}
 	return works, m.err
 }
@@ -357,8 +364,8 @@ func (m *memory) await(t *testing.T, id batch.ID) kept {
 	m.with(id, func(k *kept) { over = k.over })
 	select {
 	case <-over:
-	case <-time.After(time.Hour):
-		t.Fatal("the batch did not end within the hour")
+	case <-time.After(24 * time.Hour):
+		t.Fatal("the batch did not end within a day")
 	}
 	var got kept
 	m.with(id, func(k *kept) { got = *k })

@@ -69,3 +69,10 @@ func (e *Engine) Gauges() []Gauge {
 	}
 	return gs
 }
+
+// Sending returns how many messages are being sent.
+func (e *Engine) Sending() int {
+	e.courier.mu.Lock()
+	defer e.courier.mu.Unlock()
+	return e.courier.used[fresh] + e.courier.used[asked]
+}

@@ -19,22 +19,21 @@ const overdue = 10 * runTime
 // renew keeps the leases of what is held until ctx ends, and looks after what
 // only time brings about.
 func (e *Engine) renew(ctx context.Context) {
-	tick := time.NewTicker(tickEvery)
-	defer tick.Stop()
 	renewed, idle := time.Now(), false
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	for sleep(ctx, tickEvery) {
 		held := e.holdings()
 		if len(held) == 0 && idle {
+			select {
+			case <-ctx.Done():
+			case <-e.claimed:
+			}
 			renewed = time.Now()
 			continue
 		}
 		start := time.Now()
-		answer, err := e.store.Renew(ctx, e.o.Owner, held)
+		call, cancel := context.WithTimeout(ctx, batch.LeaseTime/6)
+		answer, err := e.store.Renew(call, e.o.Owner, held)
+		cancel()
 		switch {
 		case err == nil:
 			renewed, idle = start, len(held) == 0

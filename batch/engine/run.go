@@ -18,7 +18,7 @@ const grace = 3 * time.Second
 // soon as nothing is left: items and messages in flight may end (Drain); they
 // are canceled and not counted (3 s); the last outcomes are recorded (3 s). A
 // processor that ignores the end of its context is left behind then, and what
-// it returns is dropped.
+// it returns is dropped. A store that failed ends the first two at once.
 func (e *Engine) Run(ctx context.Context) error {
 	// What was begun is brought to its end after ctx has ended.
 	work, cancelWork := context.WithCancel(context.WithoutCancel(ctx))

@@ -109,14 +109,6 @@ func (m *Metrics) Items(processor, as string, n int, each time.Duration) {
 	}
 }
 
-// Item counts one item that got its result.
-func (m *Metrics) Item(processor, outcome string, took time.Duration) {
-	m.Items(processor, outcome, 1, took)
-}
-
-// Retry counts one attempt at an item that is to be made again.
-func (m *Metrics) Retry(processor string, took time.Duration) { m.Items(processor, "pending", 1, took) }
-
 // Recorded counts one transaction that kept so many blocks' reports.
 func (m *Metrics) Recorded(reports int, took time.Duration) {
 	m.reports.Add(float64(reports))

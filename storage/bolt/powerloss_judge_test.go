@@ -118,7 +118,7 @@ func serveJudge() {
 // open opens the store at path, checks it, and returns what it shows.
 func open(path string) (text string, err error) {
 	ctx := context.Background()
-	s, err := bolt.Open(path, bolt.Options{})
+	s, err := bolt.Open(path, small)
 	if err != nil {
 		return "", fmt.Errorf("open: %w", err)
 	}
@@ -128,6 +128,9 @@ func open(path string) (text string, err error) {
 	}
 	return view(ctx, s, tenants)
 }
+
+// small is for files that stay so.
+var small = bolt.Options{GrowBytes: 64 << 10, MmapBytes: 64 << 20}
 
 // tenants own what the test makes.
 var tenants = []batch.TenantID{{}, {1}}

@@ -101,7 +101,7 @@ const stepsAStore = 60
 
 func (b *bench) work() {
 	ctx := context.Background()
-	s, err := bolt.Open(b.path, bolt.Options{GrowBytes: 64 << 10, MmapBytes: 1 << 30})
+	s, err := bolt.Open(b.path, small)
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -53,7 +53,7 @@ func (w *worker) step(ctx context.Context) error {
 
 // sizes are how many items of how many bytes a batch has. The last is more
 // than goes to disk in one commit.
-var sizes = []struct{ items, bytes int }{{1, 60}, {1, 60}, {3, 60}, {20, 60}, {20, 10}, {300, 60}, {600, 20}, {1100, 1000}}
+var sizes = []struct{ items, bytes int }{{1, 60}, {1, 60}, {1, 900}, {3, 60}, {3, 10}, {20, 60}, {20, 10}, {40, 60}, {100, 30}, {257, 20}, {300, 60}, {600, 20}, {1100, 1000}}
 
 func (w *worker) submit(ctx context.Context) error {
 	tenant := tenants[w.rnd.IntN(len(tenants))]

@@ -41,6 +41,9 @@ var claiming = cases{
 		s.same("blocks with three in hand", len(s.claimAs(c)), 0)
 		s.record(letGo(ws[0]), finish(ws[1]))
 		s.same("blocks after two were released", len(s.claimAs(c)), 2)
+		s.same("blocks with three in hand", len(s.claimAs(c)), 0)
+		c.PerBatch = 4
+		s.same("blocks with more room", len(s.claimAs(c)), 1)
 	}},
 	{"batches of processors that are not asked for are left alone", func(s *fixture) {
 		s.create(sample{Options: batch.Options{Processor: "other"}})

@@ -21,6 +21,14 @@ func strange(i int) batch.Item {
 	return it
 }
 
+// bulky describes an upload of 5 MiB in many blocks: more than a store would
+// keep in memory.
+func bulky() sample {
+	return sample{Items: 80, PerBlock: 2, Item: func(i int) batch.Item {
+		return batch.Item{Raw: fmt.Appendf(nil, `"%d %s"`, i, strings.Repeat("b", 64<<10))}
+	}}
+}
+
 // creating: a batch is there whole or not at all.
 var creating = cases{
 	{"a batch is there whole, with every byte of its items", func(s *fixture) {
@@ -48,7 +56,7 @@ var creating = cases{
 		})
 	}},
 	{"what is staged is nobody's to see before Create", func(s *fixture) {
-		g := called(5, 2).given()
+		g := bulky().given()
 		st, err := s.stage(g)
 		s.ok(err)
 		defer st.Discard()
@@ -56,10 +64,10 @@ var creating = cases{
 		_, err = st.Create(s.ctx, batch.Spec{Options: g.Options, Created: g.Created})
 		s.ok(err)
 		s.made.add(g)
-		s.same("claimed blocks", len(s.claimAll()), 3)
+		s.same("claimed blocks", len(s.claimAll()), 40)
 	}},
 	{"a discarded stage leaves nothing, not even where its id is used again", func(s *fixture) {
-		g := sample{Items: 40, PerBlock: 4}.given()
+		g := bulky().given()
 		st, err := s.stage(g)
 		s.ok(err)
 		st.Discard()
@@ -69,22 +77,25 @@ var creating = cases{
 		s.same("claimed blocks", len(s.claimAll()), 2)
 	}},
 	{"Discard after Create does nothing", func(s *fixture) {
-		g := sample{Items: 4, PerBlock: 1}.given()
+		g := bulky().given()
 		st, err := s.stage(g)
 		s.ok(err)
 		_, err = st.Create(s.ctx, batch.Spec{Options: g.Options, Created: g.Created})
 		s.ok(err)
 		s.made.add(g)
 		st.Discard()
-		s.same("claimed blocks", len(s.claimAll()), 4)
+		s.same("claimed blocks", len(s.claimAll()), 40)
 	}},
 	{"uploads of many blocks side by side do not mix", func(s *fixture) {
 		s.together(8, func(n int) error {
-			return s.submit(sample{Tenant: tenant(byte(n % 3)), Items: 60, PerBlock: 3, Item: func(i int) batch.Item {
-				return batch.Item{ID: fmt.Sprint(n, "/", i), Raw: fmt.Appendf(nil, `"%d %d %s"`, n, i, strings.Repeat("z", 8<<10))}
-			}}.given())
+			m := bulky()
+			m.Tenant = tenant(byte(n % 3))
+			m.Item = func(i int) batch.Item {
+				return batch.Item{ID: fmt.Sprint(n, "/", i), Raw: fmt.Appendf(nil, `"%d %d %s"`, n, i, strings.Repeat("z", 32<<10))}
+			}
+			return s.submit(m.given())
 		})
-		s.same("claimed blocks", len(s.claimAll()), 8*20)
+		s.same("claimed blocks", len(s.claimAll()), 8*40)
 	}},
 	{"small batches of many callers at once are all kept", func(s *fixture) {
 		s.together(64, func(n int) error {

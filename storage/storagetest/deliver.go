@@ -172,6 +172,8 @@ var delivering = cases{
 		s.attempted(again(ds[1], now().Add(time.Hour)))
 		s.same("after one was put off", len(s.take(c)), 1)
 		s.same("with two in flight", len(s.take(c)), 0)
+		c.PerHost = 3
+		s.same("with more room", len(s.take(c)), 1)
 	}},
 	{"tenants do not share the lane of a host, and a port is another lane", func(s *fixture) {
 		for n, url := range []string{"https://a.example/1", "https://a.example/2", "https://a.example:8443/", "https://b.example/"} {

@@ -33,7 +33,7 @@ const (
 // any case, so that what is held back stays held back.
 const hold = time.Hour
 
-// patience is how long the suite waits for what must happen by itself.
+// patience is how long a case waits for what must happen by itself.
 const patience = 20 * time.Second
 
 // fixture is an open store with the batches a case made in it. Its helpers
@@ -47,6 +47,8 @@ type fixture struct {
 	down  ending
 	dead  []batch.Store // killed, still to be let go
 	made  *register
+
+	patience time.Duration // for what must happen by itself
 }
 
 // register is what the suite made, by batch: what the store is held to.
@@ -63,7 +65,7 @@ type given struct {
 }
 
 func newFixture(t reporter, p Place) *fixture {
-	s := &fixture{t: t, ctx: context.Background(), place: p, hold: hold, made: &register{}}
+	s := &fixture{t: t, ctx: context.Background(), place: p, hold: hold, made: &register{}, patience: patience}
 	s.open()
 	return s
 }
@@ -134,9 +136,9 @@ func diff(got, want any) string {
 // eventually asks again and again until so says yes.
 func (s *fixture) eventually(what string, so func() bool) {
 	s.t.Helper()
-	for end := time.Now().Add(patience); !so(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(s.patience); !so(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			s.t.Fatalf("%s: not within %v", what, patience)
+			s.t.Fatalf("%s: not within %v", what, s.patience)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -16,6 +17,7 @@ import (
 func checkModel(t *testing.T, open Opener) {
 	rapid.Check(t, func(rt *rapid.T) {
 		m := &model{fixture: newFixture(rt, open(t))}
+		m.patience = 3 * time.Second // a failure is tried again and again to make it small
 		defer m.shut()
 		rt.Repeat(map[string]func(*rapid.T){
 			"create": m.create, "discard": m.discard, "claim": m.claim, "record": m.record, "cancel": m.cancel,

@@ -102,7 +102,7 @@ var reopening = cases{
 		s.same("ledger", s.batch(g).Messages, batch.Ledger{Delivered: 1})
 	}},
 	{"what was staged is gone, even where its id is used again", func(s *fixture) {
-		g := sample{Items: 40, PerBlock: 2}.given()
+		g := bulky().given()
 		_, err := s.stage(g)
 		s.ok(err)
 		s.restart()

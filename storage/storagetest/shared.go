@@ -17,9 +17,9 @@ func RunShared(t *testing.T, open func(t testing.TB) (a, b batch.Store)) {
 	for _, c := range sharing {
 		t.Run(c.says, func(t *testing.T) {
 			one, two := open(t)
-			a := &fixture{Store: one, t: t, ctx: t.Context(), made: &register{}}
+			a := &fixture{Store: one, t: t, ctx: t.Context(), made: &register{}, patience: patience}
 			defer a.shut()
-			b := &fixture{Store: two, t: t, ctx: t.Context(), made: a.made}
+			b := &fixture{Store: two, t: t, ctx: t.Context(), made: a.made, patience: patience}
 			if one != two {
 				defer b.shut()
 			}

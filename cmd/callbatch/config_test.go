@@ -1,0 +1,234 @@
+package main
+
+import (
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/callbatch/callbatch/batch/server"
+)
+
+// load is loadConfig for a file with this text, these variables and these
+// flags of serve.
+func load(t *testing.T, file string, env []string, flags ...string) (server.Options, logging, error) {
+	t.Helper()
+	w := &world{env: env, stdout: io.Discard, stderr: io.Discard}
+	if file != "" {
+		path := filepath.Join(t.TempDir(), "callbatch.yaml")
+		if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		flags = append(flags, "--config", path)
+	}
+	cmd := newServe(w)
+	if err := cmd.ParseFlags(flags); err != nil {
+		t.Fatal(err)
+	}
+	return loadConfig(w, cmd.Flags())
+}
+
+// withoutProcessors leaves out what has functions in it.
+var withoutProcessors = []cmp.Option{
+	cmpopts.IgnoreFields(server.Options{}, "Processors"),
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+}
+
+func TestConfig(t *testing.T) {
+	t.Run("nothing set is the server's own default", func(t *testing.T) {
+		o, log, err := load(t, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(server.Options{Processors: map[string]server.Processor{}}, o, withoutProcessors...); diff != "" {
+			t.Errorf("options (-want +got):\n%s", diff)
+		}
+		if log != (logging{}) {
+			t.Errorf("logging: %+v, want nothing set", log)
+		}
+	})
+
+	t.Run("every key arrives where it belongs", func(t *testing.T) {
+		o, log, err := load(t, `
+listen: 127.0.0.1:9000
+store: data/batches.db
+public_url: https://batches.example
+default_processor: price
+processors:
+  price: {jq: '{total: (.qty * .price)}'}
+limits: {items: 1000, item_bytes: 64KiB, output_bytes: 65536, body_bytes: 1GiB, ratio: 50, min_free: 10MB}
+callbacks:
+  schedule: [0s, 5s, 5m]
+  window: 24h
+  timeout: 10s
+  allow_http: true
+  allow: [10.0.0.0/8, "fd00::/8"]
+  ports: [8443, 9443]
+  page_bytes: 32KiB
+  page_items: 100
+  hold: 5s
+  per_host: 8
+  in_flight: 32
+drain: 3s
+log: {level: debug, format: text}
+`, []string{"CALLBATCH_ADMIN_KEY_FILE=key.txt"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := server.Options{
+			Listen: "127.0.0.1:9000", Store: "data/batches.db", PublicURL: "https://batches.example",
+			DefaultProcessor: "price", AdminKeyFile: "key.txt", Drain: 3 * time.Second,
+			Limits: server.Limits{
+				Items: 1000, ItemBytes: 64 << 10, Output: 64 << 10, Body: 1 << 30, Ratio: 50, MinFree: 10_000_000,
+			},
+			Callbacks: server.Callbacks{
+				Schedule: []time.Duration{0, 5 * time.Second, 5 * time.Minute},
+				Window:   24 * time.Hour, Timeout: 10 * time.Second, AllowHTTP: true,
+				Allow:     []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")},
+				Ports:     []uint16{8443, 9443},
+				PageBytes: 32 << 10, PageItems: 100, Hold: 5 * time.Second, PerHost: 8, InFlight: 32,
+			},
+		}
+		if diff := cmp.Diff(want, o, withoutProcessors...); diff != "" {
+			t.Errorf("options (-want +got):\n%s", diff)
+		}
+		if p := o.Processors["price"]; p.Do == nil || p.Kind != "jq" {
+			t.Errorf("processor price: %+v, want a jq program", p)
+		}
+		if log.Level.String() != "DEBUG" || log.Format != "text" {
+			t.Errorf("logging: %+v", log)
+		}
+	})
+
+	t.Run("flags go before the environment, the environment before the file", func(t *testing.T) {
+		o, _, err := load(t, "listen: file:1\nstore: file.db\npublic_url: http://file\n",
+			[]string{"CALLBATCH_LISTEN=env:1", "CALLBATCH_STORE=env.db"}, "--listen", "flag:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := []string{o.Listen, o.Store, o.PublicURL}, []string{"flag:1", "env.db", "http://file"}; !cmp.Equal(got, want) {
+			t.Errorf("listen, store, public_url: %q, want %q", got, want)
+		}
+	})
+
+	t.Run("every key but processors has a variable", func(t *testing.T) {
+		o, log, err := load(t, "", []string{
+			"CALLBATCH_DEV=true", "CALLBATCH_CALLBACKS_SCHEDULE=0s, 1s", "CALLBATCH_CALLBACKS_ALLOW=10.0.0.0/8,192.168.0.0/16",
+			"CALLBATCH_CALLBACKS_PORTS=8443", "CALLBATCH_CALLBACKS_ALLOW_HTTP=1", "CALLBATCH_LIMITS_ITEM_BYTES=2KiB", "CALLBATCH_LOG_LEVEL=warn",
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := o.Callbacks
+		if !o.Dev || !c.AllowHTTP || len(c.Schedule) != 2 || len(c.Allow) != 2 || len(c.Ports) != 1 || o.Limits.ItemBytes != 2048 || log.Level.String() != "WARN" {
+			t.Errorf("options: %+v, logging: %+v", o, log)
+		}
+	})
+
+	t.Run("an empty variable is as good as none", func(t *testing.T) {
+		o, _, err := load(t, "drain: 3s\n", []string{"CALLBATCH_DRAIN=", "CALLBATCH_LISTEN="})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o.Drain != 3*time.Second || o.Listen != "" {
+			t.Errorf("drain %v, listen %q, want the file's 3s and nothing", o.Drain, o.Listen)
+		}
+	})
+
+	t.Run("variables of others are left alone", func(t *testing.T) {
+		if _, _, err := load(t, "", []string{"CALLBATCH_PORT=tcp://10.1.2.3:8080", "CALLBATCH_URL=x", "PATH=y"}); err != nil {
+			t.Error(err)
+		}
+	})
+
+	t.Run("dev has a processor to begin with, unless one is configured", func(t *testing.T) {
+		o, _, err := load(t, "", nil, "--dev")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o.DefaultProcessor != "echo" || o.Processors["echo"].Do == nil {
+			t.Errorf("default processor %q of %v, want echo", o.DefaultProcessor, o.Processors)
+		}
+		o, _, err = load(t, "processors: {mine: {jq: .}}", nil, "--dev")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := o.Processors["echo"]; ok || o.DefaultProcessor != "" {
+			t.Errorf("default processor %q of %v, want only mine", o.DefaultProcessor, o.Processors)
+		}
+	})
+}
+
+func TestConfigMistakes(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		file  string
+		env   []string
+		flags []string
+		want  []string // in the error, where "FILE" stands for the file's path
+	}{
+		{"an unknown key", "listen: x\nlisten_on: y\n", nil, nil, []string{"FILE:2: listen_on: unknown key"}},
+		{"an unknown key further in", "callbacks:\n  timeout: 1s\n  timout: 2s\n", nil, nil, []string{"FILE:3: callbacks.timout: unknown key"}},
+		{"an unknown key of a processor", "processors:\n  a:\n    jq: .\n    exec: ls\n", nil, nil, []string{"FILE:4: processors.a.exec: unknown key"}},
+		{"a key in capitals", "Listen: x\n", nil, nil, []string{"FILE:1: Listen: unknown key"}},
+		{"a key twice", "listen: x\nlisten: y\n", nil, nil, []string{"FILE", "line 2", "already defined"}},
+		{"not YAML", "listen: [x\n", nil, nil, []string{"FILE", "line"}},
+		{"not a map", "- listen\n", nil, nil, []string{"FILE"}},
+		{"a number without its unit", "callbacks: {timeout: 15}\n", nil, nil, []string{"FILE:1: callbacks.timeout: must be text in quotes, not 15"}},
+		{"a duration of nothing", "drain: 0s\n", nil, nil, []string{"FILE:1: drain: must be more than 0"}},
+		{"a duration in the past", "drain: -1s\n", nil, nil, []string{`drain: "-1s" is not a duration`}},
+		{"a bad step of the schedule", "callbacks:\n  schedule:\n  - 0s\n  - soon\n", nil, nil, []string{`FILE:4: callbacks.schedule.1: "soon" is not a duration`}},
+		{"a bad size", "limits: {item_bytes: 1 zillion}\n", nil, nil, []string{`limits.item_bytes: "1 zillion" is not a size`}},
+		{"a size too large for a number", "limits: {body_bytes: 99999999TiB}\n", nil, nil, []string{"limits.body_bytes", "not a size"}},
+		{"half an item", "limits: {items: 1.5}\n", nil, nil, []string{"limits.items: must be a whole number, not 1.5"}},
+		{"no items", "limits: {items: 0}\n", nil, nil, []string{"limits.items: 0 is out of range"}},
+		{"a port out of range", "callbacks: {ports: [70000]}\n", nil, nil, []string{"callbacks.ports.0: 70000 is out of range"}},
+		{"not a CIDR", "callbacks: {allow: [localhost]}\n", nil, nil, []string{"callbacks.allow.0", "localhost"}},
+		{"text where a truth value belongs", "dev: perhaps\n", nil, nil, []string{"dev: must be true or false, not perhaps"}},
+		{"a number where text belongs", "listen: 8080\n", nil, nil, []string{"listen: must be text, not 8080"}},
+		{"a value where a map belongs", "callbacks: yes\n", nil, nil, []string{"callbacks: must be a map of keys"}},
+		{"a value where a list belongs", "callbacks: {ports: 80}\n", nil, nil, []string{"callbacks.ports: must be a list"}},
+		{"an unknown log level", "log: {level: loud}\n", nil, nil, []string{"log.level", "loud"}},
+		{"an unknown log format", "log: {format: xml}\n", nil, nil, []string{`log.format: must be "auto", "json" or "text"`}},
+		{"a processor without a kind", "processors:\n  a: {}\n", nil, nil, []string{"FILE:2: processors.a: needs a kind"}},
+		{"a processor of two kinds", "processors: {a: {jq: ., http: {url: http://x}}}\n", nil, nil, []string{"processors.a: is of one kind"}},
+		{"a broken program", "processors:\n  a:\n    jq: '{total: '\n", nil, nil, []string{"FILE:3: processors.a.jq: jq program at line 1"}},
+		{"a secret that is not there", "processors:\n  a:\n    http:\n      url: http://x.example\n      headers:\n        authorization: {env: IMAGES_TOKEN}\n", nil, nil, []string{"FILE:6: processors.a.http.headers.authorization: the environment has no IMAGES_TOKEN"}},
+		{"a secret that is empty", "processors: {a: {http: {url: http://x.example, headers: {x-key: {env: IMAGES_TOKEN}}}}}\n", []string{"IMAGES_TOKEN="}, nil, []string{"headers.x-key: the environment has no IMAGES_TOKEN"}},
+		{"a header with a value and a variable", "processors: {a: {http: {url: http://x.example, headers: {x-key: {env: A, value: b}}}}}\n", []string{"A=a"}, nil, []string{"headers.x-key: has a value or the name of a variable, not both"}},
+		{"an upstream that is none", "processors:\n  a:\n    http: {url: ftp://x.example}\n", nil, nil, []string{"FILE:3: processors.a.http: "}},
+		{"a rate of nothing", "processors: {a: {http: {url: http://x, rate: 0}}}\n", nil, nil, []string{"processors.a.http.rate: must be a number more than 0"}},
+		{"an item larger than a store takes", "limits: {item_bytes: 2MiB}\n", nil, nil, []string{"limits.item_bytes: must be 1 to 1048576, not 2097152"}},
+		{"a page smaller than an envelope", "callbacks: {page_bytes: 100}\n", nil, nil, []string{"callbacks.page_bytes: must be 1024 to 1048576, not 100"}},
+		{"a page of more than a range", "callbacks: {page_items: 257}\n", nil, nil, []string{"callbacks.page_items: must be 1 to 256, not 257"}},
+		{"a public URL without a scheme", "public_url: batches.example\n", nil, nil, []string{"FILE:1: public_url: must look like"}},
+		{"a public URL with a password", "", []string{"CALLBATCH_PUBLIC_URL=https://a:b@c.example"}, nil, []string{"CALLBATCH_PUBLIC_URL: must look like"}},
+		{"a default nobody has", "default_processor: b\nprocessors: {a: {jq: .}}\n", nil, nil, []string{`FILE:1: default_processor: no processor is called "b"`}},
+		{"a mistake in a variable", "drain: 1s\n", []string{"CALLBATCH_DRAIN=soon"}, nil, []string{`CALLBATCH_DRAIN: "soon" is not a duration`}},
+		{"several at once, in the file's order", "drain: x\nlisten: 1\nlog: {level: q}\n", nil, nil, []string{"FILE:1: drain", "\nFILE:2: listen", "\nFILE:3: log.level"}},
+		{"a file that is not there", "", []string{"CALLBATCH_CONFIG=no/such.yaml"}, nil, []string{"no/such.yaml"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, _, err := load(t, tt.file, tt.env, tt.flags...)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			if code := exitCode(err); code != exitUsage {
+				t.Errorf("exit code %d, want %d", code, exitUsage)
+			}
+			got := regexp.MustCompile(`\S*callbatch\.yaml`).ReplaceAllString(err.Error(), "FILE")
+			for _, want := range tt.want {
+				if !strings.Contains(got, want) {
+					t.Errorf("error:\n%s\nwant in it: %s", got, want)
+				}
+			}
+		})
+	}
+}

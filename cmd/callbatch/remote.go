@@ -1,0 +1,76 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/callbatch/callbatch/batch"
+	"github.com/callbatch/callbatch/batch/client"
+)
+
+const defaultURL = "http://127.0.0.1:8080"
+
+// connect returns a client of the server that the environment names.
+func connect(w *world) (*client.Client, error) {
+	return dial(cmp.Or(w.getenv(envPrefix+"URL"), defaultURL), w.getenv(envPrefix+"KEY"))
+}
+
+func dial(url, key string) (*client.Client, error) {
+	c, err := client.New(client.Options{URL: url, Key: key, UserAgent: "callbatch/" + readBuild().Version})
+	if err != nil {
+		return nil, usagef("%sURL: %w", envPrefix, err)
+	}
+	return c, nil
+}
+
+// checkID judges the argument that names a batch before a server is asked.
+func checkID(arg string) error {
+	if _, err := batch.ParseID(arg); err != nil {
+		return usagef("%q does not name a batch: %w", arg, err)
+	}
+	return nil
+}
+
+// explain writes an error, with the places in the input that a server found
+// wrong and what else it said.
+func explain(out io.Writer, err error) {
+	fmt.Fprintf(out, "callbatch: %v\n", err)
+	var e *client.Error
+	if !errors.As(err, &e) {
+		return
+	}
+	const most = 10
+	for _, p := range e.Errors[:min(len(e.Errors), most)] {
+		fmt.Fprintf(out, "  %s%s\n", where(p), p.Detail)
+	}
+	if more := e.More + max(0, len(e.Errors)-most); more > 0 {
+		fmt.Fprintf(out, "  and %d more\n", more)
+	}
+	if e.RetryAfter > 0 {
+		fmt.Fprintf(out, "  try again in %s\n", e.RetryAfter.Round(time.Second))
+	}
+	if e.Status >= 500 && e.RequestID != "" {
+		fmt.Fprintf(out, "  the server's log has it as %s\n", e.RequestID)
+	}
+}
+
+func where(p client.Place) string {
+	var at []string
+	switch {
+	case p.Line != nil:
+		at = append(at, fmt.Sprintf("line %d", *p.Line))
+	case p.Index != nil:
+		at = append(at, fmt.Sprintf("item %d", *p.Index))
+	}
+	if p.Pointer != "" {
+		at = append(at, p.Pointer)
+	}
+	if len(at) == 0 {
+		return ""
+	}
+	return strings.Join(at, " ") + ": "
+}

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/lmittmann/tint"
+	"github.com/spf13/cobra"
+
+	"github.com/callbatch/callbatch/batch/server"
+)
+
+func newServe(w *world) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run a server",
+		Long: `Run a server until it is told to stop (SIGINT or SIGTERM). It then takes no new
+work, gives what is under way some time to finish, and ends; a second signal
+ends it at once, and nothing that was acknowledged is lost.
+
+Settings come from flags, the environment, the configuration file and defaults,
+in this order. Every key of the file has a variable: callbacks.allow_http is
+CALLBATCH_CALLBACKS_ALLOW_HTTP. CALLBATCH_ADMIN_KEY_FILE names the file that
+holds the first key, or is to hold it; without it the key is printed once.`,
+		Example: `  callbatch serve --dev
+  callbatch serve --config callbatch.yaml --store /var/lib/callbatch/callbatch.db`,
+		Args: exactly(),
+	}
+	f := cmd.Flags()
+	f.String("config", "", "configuration `file` (YAML)")
+	f.String("listen", "", "`address` to listen on; port 0 picks a free one (default 127.0.0.1:8080)")
+	f.String("store", "", "`path` of the store file, made if it does not exist (default callbatch.db)")
+	f.String("public-url", "", "`url` under which the world reaches this server, for links in messages")
+	f.Bool("dev", false, "for one's own machine: loopback only, no key needed, http callbacks to loopback allowed")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		o, log, err := loadConfig(w, cmd.Flags())
+		if err != nil {
+			return err
+		}
+		o.Version = readBuild().Version
+		o.Logger = newLogger(w, log)
+		o.Announce = func(key string) { announce(w, key) }
+		o.Ready = func(addr net.Addr) { ready(w, o, addr) }
+		return server.Run(cmd.Context(), o)
+	}
+	return cmd
+}
+
+// newLogger writes JSON, but for a person at a terminal.
+func newLogger(w *world, l logging) *slog.Logger {
+	_, terminal := w.terminal(w.stderr)
+	if l.Format == "text" || l.Format != "json" && terminal {
+		return slog.New(tint.NewTextHandler(w.stderr, &tint.Options{
+			Level: l.Level, TimeFormat: time.TimeOnly, NoColor: !w.lively(w.stderr),
+		}))
+	}
+	return slog.New(slog.NewJSONHandler(w.stderr, &slog.HandlerOptions{
+		Level: l.Level,
+		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			switch a.Value.Kind() {
+			case slog.KindTime:
+				a.Value = slog.TimeValue(a.Value.Time().UTC())
+			case slog.KindDuration:
+				a.Value = slog.StringValue(a.Value.Duration().String())
+			}
+			return a
+		},
+	}))
+}
+
+// announce shows the first key of a new store, this once.
+func announce(w *world, key string) {
+	fmt.Fprintf(w.stderr, `
+The first key of this store, shown this once; the store keeps only its hash:
+
+    %s
+
+The client commands take it from the environment:
+
+    export CALLBATCH_KEY=%s
+
+`, key, key)
+}
+
+// ready logs where the server answers, and helps whoever is trying it.
+func ready(w *world, o server.Options, addr net.Addr) {
+	o.Logger.Info("ready", "addr", addr.String(), "dev", o.Dev)
+	if _, terminal := w.terminal(w.stderr); !o.Dev || !terminal || o.DefaultProcessor == "" {
+		return
+	}
+	fmt.Fprintf(w.stderr, `
+Try it from another terminal:
+
+    curl -s http://%s/v1/batches -H 'content-type: application/json' -d '{"items":["hello","world"]}'
+
+`, addr)
+}

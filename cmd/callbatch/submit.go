@@ -1,0 +1,202 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/callbatch/callbatch/batch"
+	"github.com/callbatch/callbatch/batch/client"
+)
+
+func newSubmit(w *world) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "submit FILE|-",
+		Short: "Send a batch, and print its id",
+		Long: `Send a batch from a file, or from standard input, and print its id once the
+whole of it is safely on the server's disk.
+
+The file's name says what is in it: .ndjson or .jsonl is one item a line, .json
+is an object with "items" and with the options beside them; each may be
+compressed (.gz). --type says it where there is no name.`,
+		Example: `  callbatch submit items.ndjson --callback-url https://shop.example/hooks
+  generate | callbatch submit - --type ndjson --wait`,
+		Args: exactly("FILE"),
+	}
+	var s submission
+	s.register(cmd.Flags())
+	output := outputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := s.complete(args[0]); err != nil {
+			return err
+		}
+		c, err := connect(w)
+		if err != nil {
+			return err
+		}
+		return s.run(cmd.Context(), w, c, *output)
+	}
+	return cmd
+}
+
+// A submission is what submit was told to do.
+type submission struct {
+	file     string
+	media    media
+	flags    *pflag.FlagSet // those of the options
+	options  batch.Options
+	metadata []string
+	typ      string
+	wait     bool
+	timeout  time.Duration
+}
+
+func (s *submission) register(f *pflag.FlagSet) {
+	o := &s.options
+	s.flags = pflag.NewFlagSet("options", pflag.ContinueOnError)
+	s.flags.StringVar(&o.Processor, "processor", "", "`name` of the processor (default the server's)")
+	s.flags.StringVar(&o.CallbackURL, "callback-url", "", "`url` the results are sent to")
+	s.flags.StringVar((*string)(&o.CallbackMode), "callback-mode", "", "results (in the webhooks, the default) or summary (only counts)")
+	s.flags.Var((*sizeFlag)(&o.CallbackPageBytes), "callback-page-bytes", "most bytes of one webhook, such as 96KiB")
+	s.flags.IntVar(&o.CallbackPageItems, "callback-page-items", 0, "most results in one webhook")
+	s.flags.StringVar(&o.IDField, "id-field", "", "JSON `pointer` to your own id in each item, such as /order_id")
+	s.flags.StringArrayVar(&s.metadata, "metadata", nil, "`key=value` to keep with the batch; may be repeated")
+	s.flags.StringVar((*string)(&o.Priority), "priority", "", "high, normal (the default) or low")
+	s.flags.IntVar(&o.MaxAttempts, "max-attempts", 0, "most attempts at one item")
+	s.flags.IntVar(&o.Concurrency, "concurrency", 0, "most items in flight at once")
+	f.AddFlagSet(s.flags)
+	f.StringVar(&s.typ, "type", "", "what is sent: ndjson, jsonl or json, each also with .gz (default by the file's name)")
+	f.BoolVar(&s.wait, "wait", false, "wait for the end of the batch; exit 3 if not every item succeeded")
+	f.DurationVar(&s.timeout, "timeout", 0, "with --wait: give up after this `duration`, and exit 124")
+}
+
+// complete judges the flags together.
+func (s *submission) complete(file string) error {
+	s.file = file
+	name := filepath.Base(file)
+	if s.typ != "" {
+		name = "." + s.typ
+	}
+	var known bool
+	if s.media, known = mediaOf(name); !known {
+		return usagef("what is in %s? say it with --type ndjson or --type json", file)
+	}
+	if s.timeout != 0 && !s.wait {
+		return usagef("--timeout is for --wait")
+	}
+	var given string
+	s.flags.VisitAll(func(f *pflag.Flag) {
+		if f.Changed {
+			given = cmp.Or(given, "--"+f.Name)
+		}
+	})
+	if given != "" && s.media.document {
+		return usagef("%s does not go with JSON: there the options stand beside the items", given)
+	}
+	for _, pair := range s.metadata {
+		k, v, ok := strings.Cut(pair, "=")
+		if !ok {
+			return usagef("--metadata is key=value, not %q", pair)
+		}
+		if s.options.Metadata == nil {
+			s.options.Metadata = make(map[string]string)
+		}
+		s.options.Metadata[k] = v
+	}
+	return nil
+}
+
+// A media says what a body is.
+type media struct {
+	kind     string // content type
+	coding   string // content encoding; empty: none
+	document bool   // one JSON document, options and all
+}
+
+// mediaOf tells from a file's name what is in it.
+func mediaOf(name string) (m media, known bool) {
+	if plain, ok := strings.CutSuffix(name, ".gz"); ok {
+		name, m.coding = plain, "gzip"
+	}
+	switch filepath.Ext(name) {
+	case ".ndjson", ".jsonl":
+		m.kind = "application/x-ndjson"
+	case ".json":
+		m.kind, m.document = "application/json", true
+	default:
+		return m, false
+	}
+	return m, true
+}
+
+func (s *submission) run(ctx context.Context, w *world, c *client.Client, o output) error {
+	b, err := s.upload(ctx, w, c)
+	if err != nil {
+		return err
+	}
+	if o == outputText {
+		if _, err := fmt.Fprintln(w.stdout, b.ID); err != nil {
+			return err
+		}
+	}
+	if s.wait {
+		if b, err = s.await(ctx, w, c, b); err != nil {
+			return err
+		}
+	}
+	if o == outputJSON {
+		err = json.NewEncoder(w.stdout).Encode(b)
+	}
+	switch {
+	case err != nil || !s.wait:
+		return err
+	case b.Counts.Succeeded < b.Counts.Total:
+		return fmt.Errorf("%s, but %w: %s", statusLine(b), errFailedItems, countsLine(b.Counts))
+	}
+	fmt.Fprintf(w.stderr, "%s: %s\n", statusLine(b), countsLine(b.Counts))
+	return nil
+}
+
+// upload sends the file while a meter shows how much of it is sent.
+func (s *submission) upload(ctx context.Context, w *world, c *client.Client) (client.Batch, error) {
+	body, length := w.stdin, int64(-1)
+	if s.file != "-" {
+		f, err := os.Open(s.file)
+		if err != nil {
+			return client.Batch{}, err
+		}
+		defer f.Close()
+		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+			length = info.Size()
+		}
+		body = f
+	}
+	m := newMeter(w, length, "sent", "bytes")
+	defer m.close()
+	return c.Submit(ctx, io.TeeReader(body, m), client.SubmitOptions{
+		ContentType: s.media.kind, ContentEncoding: s.media.coding, Length: max(0, length), Options: s.options,
+	})
+}
+
+// await waits for the end of the batch while a meter shows how far it is.
+func (s *submission) await(ctx context.Context, w *world, c *client.Client, b client.Batch) (client.Batch, error) {
+	if s.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, s.timeout, errWaited)
+		defer cancel()
+	}
+	m := newMeter(w, int64(b.Counts.Total), "done", "items")
+	defer m.close()
+	return c.Wait(ctx, b.ID, client.WaitOptions{
+		Progress: func(b client.Batch) { m.set(int64(b.Counts.Finished())) },
+	})
+}
