@@ -43,7 +43,7 @@ type Result struct {
 	Status   ItemStatus // succeeded, failed, canceled or expired
 	Attempts int        // 0 if it never ran
 	Finished time.Time
-	Payload  []byte // the output's JSON if it succeeded, else the error object's JSON
+	Payload  []byte // the output's JSON if it succeeded, else the error object's JSON; without line breaks
 }
 
 // ItemText returns the id an item is addressed by.

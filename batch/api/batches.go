@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/callbatch/callbatch/batch"
@@ -49,11 +50,21 @@ type linksView struct {
 	Cancel   string `json:"cancel"`
 }
 
-func viewBatch(b batch.Batch) batchView {
+// waitingOn says why a batch does not move. That nobody here serves its
+// processor only the server knows.
+func (s *server) waitingOn(b batch.Batch) string {
+	known := func(p Processor) bool { return p.Name == b.Options.Processor }
+	if b.WaitingOn == "capacity" && !slices.ContainsFunc(s.Processors(), known) {
+		return "processor_missing"
+	}
+	return b.WaitingOn
+}
+
+func (s *server) viewBatch(b batch.Batch) batchView {
 	self := "/v1/batches/" + b.ID.String()
 	v := batchView{
 		ID: b.ID, Status: b.Status, Reason: orNull(b.Reason), Round: b.Round, Processor: b.Options.Processor,
-		Counts: b.Counts(), Metadata: b.Options.Metadata, Priority: b.Options.Priority, WaitingOn: orNull(b.WaitingOn),
+		Counts: b.Counts(), Metadata: b.Options.Metadata, Priority: b.Options.Priority, WaitingOn: orNull(s.waitingOn(b)),
 		Created: batch.FormatTime(b.Created), Started: timeOrNull(b.Started), Finished: timeOrNull(b.Finished),
 		Links: linksView{Self: self, Results: self + "/results", Messages: self + "/messages", Cancel: self + "/cancel"},
 	}
@@ -106,7 +117,7 @@ func (s *server) getBatch(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	body := encode(viewBatch(b))
+	body := encode(s.viewBatch(b))
 	over := b.Status.Terminal()
 	tag := s.tags.tag(b.ID, body, over, time.Now())
 	w.Header().Set("ETag", tag)
@@ -140,7 +151,7 @@ func (s *server) listBatches(w http.ResponseWriter, r *request) error {
 	}
 	views := make([]batchView, len(list))
 	for i, b := range list {
-		views[i] = viewBatch(b)
+		views[i] = s.viewBatch(b)
 	}
 	return writeList(w, r, batchList, views, (*[16]byte)(next))
 }
@@ -154,5 +165,5 @@ func (s *server) cancel(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusAccepted, encode(viewBatch(b)))
+	return writeJSON(w, http.StatusAccepted, encode(s.viewBatch(b)))
 }

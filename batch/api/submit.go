@@ -42,7 +42,7 @@ func (s *server) submit(w http.ResponseWriter, r *request) error {
 	}
 	w.Header().Set("Location", "/v1/batches/"+b.ID.String())
 	w.Header().Set("Retry-After", pollSeconds)
-	return writeJSON(w, http.StatusAccepted, encode(viewBatch(b)))
+	return writeJSON(w, http.StatusAccepted, encode(s.viewBatch(b)))
 }
 
 // checkOptions is what only the server knows about options.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -85,8 +86,20 @@ func (l *lane) attempt(ctx context.Context, c batch.Call) ([]byte, *batch.Failur
 		return nil, &batch.Failure{Code: batch.CodeOutputTooLarge, Message: "the output is larger than the limit"}
 	case !l.p.Trusted && !jsontext.Value(out).IsValid():
 		return nil, &batch.Failure{Code: batch.CodeBadOutput, Message: "the output is not exactly one valid JSON value"}
+	case !l.p.Trusted && bytes.ContainsAny(out, "\r\n"):
+		return oneLine(out), nil
 	}
 	return out, nil
+}
+
+// oneLine draws a JSON value together that is spread over lines, because
+// results are lines. Its strings and numbers stay as they are.
+func oneLine(out []byte) []byte {
+	v := jsontext.Value(bytes.Clone(out)) // a processor may give its item back
+	if err := v.Compact(); err != nil {
+		panic("engine: compact valid JSON: " + err.Error())
+	}
+	return v
 }
 
 func (l *lane) call(ctx context.Context, c batch.Call) (out []byte, err error) {

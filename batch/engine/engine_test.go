@@ -119,6 +119,16 @@ func TestEveryItemGetsItsOneResult(t *testing.T) {
 			}
 		}
 	})
+	bubble(t, "on one line, byte for byte but for white space", func(t *testing.T, m *memory) {
+		out := []byte("{\r\n  \"a\" : \"<\\n>\",\n \"big\":1e400}")
+		start(t, m, procs(engine.Processor{Do: batch.ProcessorFunc(func(context.Context, batch.Call) ([]byte, error) { return out, nil })}))
+		k := m.await(t, m.submit(spec(1, batch.Options{}), 2, 256))
+		for i := range 2 {
+			if got := string(k.results[i].Payload); got != `{"a":"<\n>","big":1e400}` {
+				t.Errorf("got %s", got)
+			}
+		}
+	})
 	bubble(t, "with the caller's id, and attempts counted from one", func(t *testing.T, m *memory) {
 		var calls []batch.Call
 		start(t, m, procs(engine.Processor{Do: batch.ProcessorFunc(func(_ context.Context, c batch.Call) ([]byte, error) {

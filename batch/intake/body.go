@@ -122,7 +122,7 @@ func (b *body) judge(err error) error {
 }
 
 func (b *body) tooLarge() error {
-	return batch.Refuse(batch.TooLarge, "body_too_large", "a body has at most %d bytes, decoded (limits.body)", b.limits.Body)
+	return batch.Refuse(batch.TooLarge, "body_too_large", "a body has at most %d bytes, decoded (limits.body_bytes)", b.limits.Body)
 }
 
 // skipBOM skips one byte order mark of UTF-8, and refuses UTF-16 and UTF-32

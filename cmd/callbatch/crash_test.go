@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"strconv"
 	"sync"
 	"testing"
@@ -186,5 +185,3 @@ func envNumber(t *testing.T, name string, unset int) int {
 func (tr *trial) rand(stream uint64) *rand.Rand {
 	return rand.New(rand.NewPCG(tr.seed, stream+uint64(tr.struck)<<32))
 }
-
-func (v *victim) store() string { return filepath.Join(v.dir, "store.db") }

@@ -101,6 +101,8 @@ func (v *victim) configure(t *testing.T, upstream, receiverPort string) {
 	}
 }
 
+func (v *victim) store() string { return v.path("store.db") }
+
 func (v *victim) path(name string) string { return filepath.Join(v.dir, name) }
 
 // start runs the server unless it runs.

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// syscall is a system call as strace saw it. Begin and end are lines of the
+// syscallLine is a system call as strace saw it. Begin and end are lines of the
 // trace: two calls are in order only if one ended before the other began.
 type syscallLine struct {
 	name       string

@@ -72,7 +72,7 @@ func (p processor) build(w *world, key string, output int) (server.Processor, []
 		if err != nil {
 			return server.Processor{}, []mistake{{key + ".jq", err.Error()}}
 		}
-		return server.Processor{Do: program, Kind: "jq"}, nil
+		return server.Processor{Do: program, Kind: "jq", Trusted: true}, nil
 	case p.HTTP != nil:
 		return p.HTTP.build(w, key+".http", output)
 	default:
@@ -92,7 +92,7 @@ func (u uphill) build(w *world, key string, output int) (server.Processor, []mis
 		return server.Processor{}, []mistake{{key, err.Error()}}
 	}
 	return server.Processor{
-		Do: p, Kind: "http", Concurrency: u.Concurrency, Rate: u.Rate, Timeout: time.Duration(u.Timeout),
+		Do: p, Kind: "http", Trusted: true, Concurrency: u.Concurrency, Rate: u.Rate, Timeout: time.Duration(u.Timeout),
 		Policy: batch.Policy{Attempts: u.Attempts},
 	}, nil
 }

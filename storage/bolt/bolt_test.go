@@ -10,10 +10,14 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/callbatch/callbatch/batch"
 	"github.com/callbatch/callbatch/storage/bolt"
 	"github.com/callbatch/callbatch/storage/storagetest"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestStore(t *testing.T) { storagetest.Run(t, place) }
 

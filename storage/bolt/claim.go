@@ -76,7 +76,7 @@ func (s *Store) pick(tx *bbolt.Tx, c batch.Claim, now time.Time) (picked []pick)
 			s.batches.forget(id)
 		case !lv.status.Claimable():
 		case !slices.Contains(c.Processors, lv.processor):
-			lv.waitingOn = "processor_missing"
+			lv.waitingOn = "capacity"
 			s.missing[lv.processor] = append(s.missing[lv.processor], queued{lv.tenant, id})
 		case len(lv.leases) >= max(1, c.PerBatch):
 			s.crowded[id] = c.PerBatch

@@ -162,6 +162,12 @@ func (s *Store) pickMessages(c batch.MessageClaim) (picked [][]byte, err error) 
 	defer tx.Rollback()
 	now := time.Now()
 	s.lanes.rouse(now)
+	for lane, enough := range s.full {
+		if c.PerHost > enough {
+			delete(s.full, lane)
+			s.wakeLane(lane)
+		}
+	}
 	cur := tx.Bucket(bucketOutbox).Cursor()
 	taken := map[laneKey][][]byte{}
 	for len(picked) < c.Max {
@@ -171,7 +177,7 @@ func (s *Store) pickMessages(c batch.MessageClaim) (picked [][]byte, err error) 
 		}
 		room := min(laneTurn, c.Max-len(picked), max(1, c.PerHost)-s.sending[lane]-len(taken[lane]))
 		if room <= 0 {
-			s.full[lane] = true
+			s.full[lane] = c.PerHost
 			continue
 		}
 		keys, next := dueIn(cur, lane, taken[lane], room, now)
@@ -266,7 +272,7 @@ func (t *txn) settle(s *Store, o batch.AttemptOutcome) error {
 		if s.sending[lane]--; s.sending[lane] <= 0 {
 			delete(s.sending, lane)
 		}
-		if s.full[lane] {
+		if _, full := s.full[lane]; full {
 			delete(s.full, lane)
 			s.wakeLane(lane)
 			hint(s.messagesChanged)

@@ -69,7 +69,7 @@ type Store struct {
 	lanes   *rota[laneKey]
 	missing map[string][]queued        // batches whose processor nobody asked for yet, by its name
 	crowded map[batch.ID]int           // batches passed by for having so many blocks out
-	full    map[laneKey]bool           // lanes passed by for having enough attempts under way
+	full    map[laneKey]int            // lanes passed by for having so many attempts under way
 	sending map[laneKey]int            // attempts under way
 	flights map[batch.MessageID]uint64 // their tokens
 	ends    []queued
@@ -126,7 +126,7 @@ func newStore(db *bbolt.DB, o Options) *Store {
 		small: make(chan *step, maxSteps), bulk: make(chan *step, 2*stageAhead),
 		committed: make(chan struct{}), sync: syncTx, failed: make(chan struct{}),
 		changed: make(chan struct{}, 1), messagesChanged: make(chan struct{}, 1),
-		live: map[batch.ID]*live{}, batches: newRota[batch.ID](), lanes: newRota[laneKey](), sending: map[laneKey]int{}, full: map[laneKey]bool{},
+		live: map[batch.ID]*live{}, batches: newRota[batch.ID](), lanes: newRota[laneKey](), sending: map[laneKey]int{}, full: map[laneKey]int{},
 		flights: map[batch.MessageID]uint64{}, missing: map[string][]queued{}, crowded: map[batch.ID]int{},
 		endsReady: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
