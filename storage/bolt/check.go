@@ -97,8 +97,14 @@ func (a *audit) open(b batch.Batch, got *sums) error {
 func (s *Store) Check(ctx context.Context) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	return s.view(ctx, func(tx *bbolt.Tx) error {
+	return s.view(ctx, func(tx *bbolt.Tx) (err error) {
 		c := checker{tx: tx}
+		defer func() {
+			if p := recover(); p != nil { // what bbolt meets in a damaged tree
+				c.bad("the file is damaged: %v", p)
+				err = errors.Join(c.problems...)
+			}
+		}()
 		for err := range tx.Check() {
 			c.report(err)
 		}

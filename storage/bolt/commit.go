@@ -202,7 +202,7 @@ func (s *Store) try(group []*step, results []error) (again bool, err error) {
 		tx.Rollback()
 		return false, err
 	}
-	if err := s.sync(tx); err != nil {
+	if err := s.makeDurable(tx); err != nil {
 		return false, fmt.Errorf("commit: %w", err)
 	}
 	s.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -24,7 +25,71 @@ func (s *Store) view(ctx context.Context, f func(tx *bbolt.Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return s.db.View(f)
+	sn, err := s.enter()
+	if err != nil {
+		return err
+	}
+	defer sn.leave()
+	return f(sn.tx)
+}
+
+// A snapshot is a read transaction that several readers may share: they only
+// follow pages of the mapped file, which bbolt's readers do without a lock.
+type snapshot struct {
+	tx    *bbolt.Tx
+	users atomic.Int32
+}
+
+// enter returns what is durable. bbolt shows a commit as soon as its meta page
+// is written, before that is synced: while a commit is under way readers share
+// the state before it, and nobody waits.
+func (s *Store) enter() (*snapshot, error) {
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	sn := s.before
+	if sn == nil {
+		tx, err := s.db.Begin(false)
+		if err != nil {
+			return nil, err
+		}
+		sn = &snapshot{tx: tx}
+	}
+	sn.users.Add(1)
+	return sn, nil
+}
+
+func (sn *snapshot) leave() {
+	if sn.users.Add(-1) == 0 {
+		sn.tx.Rollback()
+	}
+}
+
+// makeDurable commits a transaction, and shows it only then.
+func (s *Store) makeDurable(tx *bbolt.Tx) error {
+	if tx.Size()+remapMargin > s.mapped {
+		// The file may have to be mapped anew, which waits for every reader: one
+		// of ours must not be among them. New readers wait for the commit.
+		s.reading.Lock()
+		defer s.reading.Unlock()
+		return s.sync(tx)
+	}
+	before, err := s.enter()
+	if err != nil {
+		return err
+	}
+	defer before.leave()
+	s.show(before)
+	defer s.show(nil)
+	return s.sync(tx)
+}
+
+// remapMargin is more than one transaction lets the file grow.
+const remapMargin = 64 << 20
+
+func (s *Store) show(sn *snapshot) {
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	s.before = sn
 }
 
 // Batch returns a batch as it stands.

@@ -8,6 +8,7 @@
 package bolt
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,8 @@ type Options struct {
 	GrowBytes int
 }
 
+const defaultMmap = 64 << 30
+
 // Store is a [batch.Store] in one file.
 type Store struct {
 	db    *bbolt.DB
@@ -54,6 +57,10 @@ type Store struct {
 	sync        func(*bbolt.Tx) error
 
 	writing sync.Mutex // held over a transaction that writes, and by Check
+
+	mapped  int64      // address space set aside for the file
+	reading sync.Mutex // guards before
+	before  *snapshot  // the durable state while a commit syncs, else nil
 
 	failOnce sync.Once
 	failed   chan struct{}
@@ -115,6 +122,7 @@ func open(path string, o Options) (*Store, error) {
 }
 
 func newStore(db *bbolt.DB, o Options) *Store {
+	o.MmapBytes = cmp.Or(o.MmapBytes, defaultMmap)
 	if o.Hold == 0 {
 		o.Hold = time.Minute
 	}
@@ -122,7 +130,7 @@ func newStore(db *bbolt.DB, o Options) *Store {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Store{
-		db: db, log: o.Logger, hold: o.Hold,
+		db: db, log: o.Logger, hold: o.Hold, mapped: int64(o.MmapBytes),
 		small: make(chan *step, maxSteps), bulk: make(chan *step, 2*stageAhead),
 		committed: make(chan struct{}), sync: syncTx, failed: make(chan struct{}),
 		changed: make(chan struct{}, 1), messagesChanged: make(chan struct{}, 1),
@@ -182,12 +190,9 @@ func openDB(path string, o Options) (db *bbolt.DB, err error) {
 			err = batch.Errorf(batch.Damaged, "the file is damaged (%v): keep it, restore a backup", p)
 		}
 	}()
-	if o.MmapBytes == 0 {
-		o.MmapBytes = 64 << 30
-	}
 	db, err = bbolt.Open(path, 0o600, &bbolt.Options{
 		Timeout: time.Second, FreelistType: bbolt.FreelistMapType, NoFreelistSync: true,
-		InitialMmapSize: o.MmapBytes, NoStatistics: true,
+		InitialMmapSize: cmp.Or(o.MmapBytes, defaultMmap), NoStatistics: true,
 	})
 	if errors.Is(err, berrors.ErrTimeout) {
 		return nil, batch.Errorf(batch.Unavailable, "another process has it open: stop that one first, or use its API")
