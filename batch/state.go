@@ -22,8 +22,10 @@ const (
 	Expired
 )
 
-var statusNames = [...]string{Open: "open", Queued: "queued", Running: "running", Paused: "paused",
-	Canceling: "canceling", Completed: "completed", Canceled: "canceled", Expired: "expired"}
+var statusNames = [...]string{
+	Open: "open", Queued: "queued", Running: "running", Paused: "paused",
+	Canceling: "canceling", Completed: "completed", Canceled: "canceled", Expired: "expired",
+}
 
 // transitions is the state table: from each state, where a batch may go.
 var transitions = map[Status][]Status{
@@ -106,9 +108,11 @@ const (
 	MessagePulled
 )
 
-var messageStateNames = [...]string{MessageWaiting: "waiting", MessageSending: "sending", MessageParked: "parked",
+var messageStateNames = [...]string{
+	MessageWaiting: "waiting", MessageSending: "sending", MessageParked: "parked",
 	MessageDelivered: "delivered", MessageExhausted: "exhausted", MessageCanceled: "canceled",
-	MessageBlocked: "blocked", MessagePulled: "pulled"}
+	MessageBlocked: "blocked", MessagePulled: "pulled",
+}
 
 // Settled reports whether nothing is owed for the message any more.
 func (s MessageState) Settled() bool { return s >= MessageDelivered }

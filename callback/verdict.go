@@ -64,6 +64,7 @@ func statusText(status int) string {
 // redirectTarget says which host a redirect points to, if that is another one
 // and can be told. The rest of the address is not for details.
 func redirectTarget(res *http.Response) string {
+	//lint:ignore SA1008 not canonical on purpose, see oneTrip
 	location := res.Header[hiddenLocation]
 	if len(location) == 0 {
 		return ""

@@ -12,14 +12,14 @@ import (
 type Batch struct {
 	ID        string            `json:"id"`
 	Status    string            `json:"status"`
-	Reason    string            `json:"reason"`
+	Reason    Text              `json:"reason"`
 	Round     int               `json:"round"`
 	Processor string            `json:"processor"`
 	Counts    batch.Counts      `json:"counts"`
 	Callback  Callback          `json:"callback"`
 	Metadata  map[string]string `json:"metadata"`
 	Priority  string            `json:"priority"`
-	WaitingOn string            `json:"waiting_on"`
+	WaitingOn Text              `json:"waiting_on"`
 	Rate      *float64          `json:"rate"` // items a second; nil while unknown
 	ETA       *time.Time        `json:"eta"`
 	Created   time.Time         `json:"created_at"`
@@ -37,7 +37,7 @@ func (b Batch) Terminal() bool {
 
 // A Callback says where the results of a batch go and how far they are.
 type Callback struct {
-	URL      string `json:"url"` // masked; empty: none
+	URL      Text   `json:"url"` // masked; empty: none
 	Mode     string `json:"mode"`
 	Status   string `json:"status"`
 	Messages struct {
@@ -91,4 +91,15 @@ type Processor struct {
 	Name   string `json:"name"`
 	Kind   string `json:"kind"`
 	Health string `json:"health"`
+}
+
+// A Text is null on the wire where it is empty.
+type Text string
+
+// MarshalJSON writes what the server wrote.
+func (t Text) MarshalJSON() ([]byte, error) {
+	if t == "" {
+		return []byte("null"), nil
+	}
+	return json.Marshal(string(t))
 }

@@ -41,10 +41,9 @@ type memory struct {
 type kept struct {
 	batch.Spec
 	batch.Progress
-	blocks   []*keptBlock
-	results  map[int]batch.Result
-	canceled chan struct{}
-	over     chan struct{}
+	blocks  []*keptBlock
+	results map[int]batch.Result
+	over    chan struct{}
 }
 
 type keptBlock struct {

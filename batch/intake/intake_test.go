@@ -112,8 +112,10 @@ func TestWhatIsAccepted(t *testing.T) {
 		{"one byte order mark before JSON", asJSON, "\ufeff{\"items\":[1]}", []string{"1"}},
 		{"white space around items is cut, inside is kept", asNDJSON, "  { \"a\" : [1, 2] }\t\n", []string{`{ "a" : [1, 2] }`}},
 		{"any JSON value is an item", asNDJSON, "[1]\n\"s\"\n1\nnull\ntrue\n", []string{"[1]", `"s"`, "1", "null", "true"}},
-		{"numbers beyond any type keep their digits", asNDJSON, "9007199254740993\n18446744073709551616\n1e400\n1e-400\n-0\n" + digits,
-			[]string{"9007199254740993", "18446744073709551616", "1e400", "1e-400", "-0", digits}},
+		{
+			"numbers beyond any type keep their digits", asNDJSON, "9007199254740993\n18446744073709551616\n1e400\n1e-400\n-0\n" + digits,
+			[]string{"9007199254740993", "18446744073709551616", "1e400", "1e-400", "-0", digits},
+		},
 		{"escapes stay as they were sent", asNDJSON, `{"\u0061":"\u0000\ud83d\ude00\/"}`, []string{`{"\u0061":"\u0000\ud83d\ude00\/"}`}},
 		{"100 levels", asNDJSON, deep, []string{deep}},
 		{"brackets in strings are no levels", asNDJSON, `"` + strings.Repeat(`[{\"`, 200) + `"`, []string{`"` + strings.Repeat(`[{\"`, 200) + `"`}},

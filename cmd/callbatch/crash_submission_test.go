@@ -155,19 +155,6 @@ func (s *submission) note(raw []byte) (resultLine, error) {
 	return r, nil
 }
 
-// noted returns how many results were ever shown.
-func (s *submission) noted() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := 0
-	for _, d := range s.seen {
-		if d != [8]byte{} {
-			n++
-		}
-	}
-	return n
-}
-
 // advance remembers the batch as it was shown and says how it went back, if
 // it did. Its caller holds watching.
 func (s *submission) advance(b *batchDoc) error {
@@ -195,10 +182,4 @@ func (s *submission) batchID() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.id
-}
-
-func (s *submission) isCanceled() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.canceled
 }

@@ -77,10 +77,10 @@ func describe(out io.Writer, b client.Batch) {
 func statusLine(b client.Batch) string {
 	line := b.Status
 	if b.Reason != "" {
-		line += ", " + b.Reason
+		line += ", " + string(b.Reason)
 	}
 	if b.WaitingOn != "" {
-		line += ", waiting on " + b.WaitingOn
+		line += ", waiting on " + string(b.WaitingOn)
 	}
 	if b.Round > 1 {
 		line += fmt.Sprintf(" (round %d)", b.Round)

@@ -75,7 +75,6 @@ func segmentKey(k batch.BlockKey, round, n int) []byte {
 }
 
 func segmentRound(k []byte) int { return int(be.Uint32(k[24:])) }
-func segmentSeq(k []byte) int   { return int(be.Uint32(k[28:])) }
 
 func openKey(k batch.BlockKey, due time.Time) []byte {
 	b := append(make([]byte, 0, 32), k.Batch[:]...)
