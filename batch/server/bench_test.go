@@ -29,9 +29,9 @@ import (
 // The five loads. Each prints what it did beside its ceiling, measured in the
 // same run:
 //
-//	go test ./batch/server -run '^$' -bench . -benchtime 1x -count 5
+//	GOGC=400 go test ./batch/server -run '^$' -bench . -benchtime 1x -count 5
 //
-// A ratio says more than a rate: machines differ, and drift.
+// GOGC is as the serve command sets it. A ratio says more than a rate: machines differ, and drift.
 
 // noop gives an item back as it is.
 var noop = batch.ProcessorFunc(func(_ context.Context, c batch.Call) ([]byte, error) { return c.Item, nil })
