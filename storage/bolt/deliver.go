@@ -187,6 +187,8 @@ func (s *Store) pickMessages(c batch.MessageClaim) (picked [][]byte, err error) 
 			s.wakeLane(lane)
 		case !next.IsZero():
 			s.lanes.sleep(laneTenant(lane), lane, next)
+		default:
+			s.lanes.forget(lane)
 		}
 	}
 	return picked, nil
