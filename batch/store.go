@@ -148,9 +148,10 @@ type Queue interface {
 	// tells the store what is in flight, and answers with what to stop.
 	Renew(ctx context.Context, owner string, held []Holding) (Renewed, error)
 
-	// NextDue returns when a block that is not leased is next due: the zero
-	// time if one is due now. ok is false if there is none.
-	NextDue(ctx context.Context) (at time.Time, ok bool, err error)
+	// NextDue returns when a block of one of the processors that nobody holds
+	// is next due: the zero time if one may be due now. ok is false if there is
+	// none. It may name a time too early, never one too late.
+	NextDue(ctx context.Context, processors []string) (at time.Time, ok bool, err error)
 
 	// Changed hints that Claim may find more than it did. It never carries:
 	// a hint may be lost, and its receiver asks the store.

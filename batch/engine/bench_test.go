@@ -74,7 +74,9 @@ func (s *tap) Renew(context.Context, string, []batch.Holding) (batch.Renewed, er
 	return batch.Renewed{}, nil
 }
 
-func (s *tap) NextDue(context.Context) (time.Time, bool, error) { return time.Time{}, true, nil }
+func (s *tap) NextDue(context.Context, []string) (time.Time, bool, error) {
+	return time.Time{}, true, nil
+}
 
 // BenchmarkEngineNoop is what the engine itself costs: items a second through
 // a store and a processor that do nothing.

@@ -36,7 +36,7 @@ func (e *Engine) claim(ctx, keep context.Context) {
 				continue
 			}
 		}
-		timer.Reset(until(e.store.NextDue(keep)))
+		timer.Reset(until(e.store.NextDue(keep, c.Processors)))
 		select {
 		case <-ctx.Done():
 		case <-e.store.Changed():
@@ -99,11 +99,16 @@ func (l *lane) ahead() int {
 	return int(min(claimAhead/max(1, block), mostAhead))
 }
 
-// crowded reports whether a lane has no room.
-func (e *Engine) crowded() bool {
+// crowded returns the names of the lanes that have no room.
+func (e *Engine) crowded() (names []string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return slices.ContainsFunc(e.order, func(l *lane) bool { return l.room() <= 0 })
+	for _, l := range e.order {
+		if l.room() <= 0 {
+			names = append(names, l.name)
+		}
+	}
+	return names
 }
 
 // exchange gives some of what a full lane holds back to the store, so that

@@ -262,7 +262,7 @@ func (m *memory) Renew(_ context.Context, _ string, held []batch.Holding) (batch
 	return r, m.err
 }
 
-func (m *memory) NextDue(context.Context) (at time.Time, ok bool, err error) {
+func (m *memory) NextDue(context.Context, []string) (at time.Time, ok bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, k := range m.batches {

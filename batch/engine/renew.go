@@ -41,13 +41,14 @@ func (e *Engine) renew(ctx context.Context) {
 		case ctx.Err() == nil:
 			e.log.Warn("renew leases", "held", len(held), "error", err)
 		}
-		e.tick(time.Since(renewed) > batch.LeaseTime/2, e.crowded() && e.othersWait(ctx))
+		e.tick(time.Since(renewed) > batch.LeaseTime/2, e.othersWait(ctx, e.crowded()))
 	}
 }
 
-// othersWait reports whether there is work due in the store that nobody holds.
-func (e *Engine) othersWait(ctx context.Context) bool {
-	at, ok, err := e.store.NextDue(ctx)
+// othersWait reports whether there is work for processors due in the store
+// that nobody holds.
+func (e *Engine) othersWait(ctx context.Context, processors []string) bool {
+	at, ok, err := e.store.NextDue(ctx, processors)
 	return err == nil && ok && !at.After(time.Now())
 }
 

@@ -12,13 +12,12 @@ type entry struct {
 	spec *batch.Spec // nil until wanted
 	p    batch.Progress
 	key  []byte
-	live bool // was active when the transaction began
 	mark bool // is to be written
 }
 
 // batch returns the entry of a batch, or errNoBatch.
 func (t *txn) batch(tenant batch.TenantID, id batch.ID) (*entry, error) {
-	if e := t.progress[id]; e != nil {
+	if e := t.progress[queued{tenant, id}]; e != nil {
 		return e, nil
 	}
 	k := tenantKey(tenant, id)
@@ -26,8 +25,8 @@ func (t *txn) batch(tenant batch.TenantID, id batch.ID) (*entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &entry{p: p, key: k, live: !p.Status.Terminal()}
-	t.progress[id] = e
+	e := &entry{p: p, key: k}
+	t.progress[queued{tenant, id}] = e
 	return e, nil
 }
 

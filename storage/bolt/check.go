@@ -189,7 +189,7 @@ func (c *checker) blocks(b batch.Batch) {
 func (c *checker) block(b batch.Batch, k batch.BlockKey, bl batch.Block) {
 	st, err := readState(c.tx, blockKey(k), b.Round, len(bl.Items))
 	c.report(err)
-	rs, err := collect(c.tx, blockKey(k), bl.First)
+	rs, err := collect(c.tx, blockKey(k), bl.First, whole)
 	c.report(err)
 	for i, r := range rs {
 		if r.Index < bl.First || r.Index >= bl.First+len(bl.Items) {

@@ -40,7 +40,7 @@ func (s *Store) Claim(ctx context.Context, c batch.Claim) ([]batch.Work, error) 
 	works := make([]batch.Work, 0, len(picked))
 	for _, p := range picked {
 		if p.err != nil {
-			s.setAside(p)
+			s.setAside(p.lease.Block, p.err)
 			continue
 		}
 		p.lease.first, p.lease.count = p.first, p.count
@@ -60,51 +60,61 @@ type pick struct {
 	err          error
 }
 
-// pick leases one block of each batch whose turn it is until it has enough.
+// pick leases one block of each batch whose turn it is, by turns over the
+// processors, until it has enough.
 func (s *Store) pick(tx *bbolt.Tx, c batch.Claim, now time.Time) (picked []pick) {
-	s.batches.rouse(now)
 	s.recall(c)
 	open := tx.Bucket(bucketOpen).Cursor()
-	for len(picked) < c.Blocks {
-		id, ok := s.batches.take()
-		if !ok {
-			break
+	dry := map[string]bool{}
+	for len(picked) < c.Blocks && len(dry) < len(c.Processors) {
+		s.turn++
+		name := c.Processors[s.turn%len(c.Processors)]
+		if dry[name] {
+			continue
 		}
-		lv := s.live[id]
-		switch {
-		case lv == nil:
-			s.batches.forget(id)
-		case !lv.status.Claimable():
-		case !slices.Contains(c.Processors, lv.processor):
-			lv.waitingOn = "capacity"
-			s.missing[lv.processor] = append(s.missing[lv.processor], queued{lv.tenant, id})
-		case len(lv.leases) >= max(1, c.PerBatch):
-			s.crowded[id] = c.PerBatch
-		default:
-			l, due := s.pickBlock(open, lv, c.Owner, now)
-			if l != nil {
-				picked = append(picked, pick{lease: l, work: batch.Work{Lease: l.Lease, Spec: lv.spec, Round: l.round}})
-				s.batches.wakeUp(lv.tenant, id)
-			} else if !due.IsZero() {
-				s.batches.sleep(lv.tenant, id, due)
-			}
+		p, ok := s.pickOne(open, s.rota(name), c, now)
+		if !ok {
+			dry[name] = true
+		} else if p.lease != nil {
+			picked = append(picked, p)
 		}
 	}
 	return picked
 }
 
-// recall makes ready what earlier claims passed by and this one may take:
-// batches of other processors, and those that had enough blocks out.
-func (s *Store) recall(c batch.Claim) {
-	for _, name := range c.Processors {
-		for _, b := range s.missing[name] {
-			s.batches.wakeUp(b.tenant, b.id)
-		}
-		delete(s.missing, name)
+// pickOne gives the batch of a processor whose turn it is a chance; ok is
+// false if there is none.
+func (s *Store) pickOne(open *bbolt.Cursor, r *rota[batch.ID], c batch.Claim, now time.Time) (p pick, ok bool) {
+	r.rouse(now)
+	id, ok := r.take()
+	if !ok {
+		return p, false
 	}
+	lv := s.live[id]
+	switch {
+	case lv == nil:
+		r.forget(id)
+	case !lv.status.Claimable():
+	case len(lv.leases) >= max(1, c.PerBatch):
+		s.crowded[id] = c.PerBatch
+	default:
+		l, due := s.pickBlock(open, lv, c.Owner, now)
+		if l != nil {
+			r.wakeUp(lv.tenant, id)
+			p = pick{lease: l, work: batch.Work{Lease: l.Lease, Spec: lv.spec, Round: l.round}}
+		} else if !due.IsZero() {
+			r.sleep(lv.tenant, id, due)
+		}
+	}
+	return p, true
+}
+
+// recall makes ready what earlier claims passed by and this one may take:
+// batches that had enough blocks out for them.
+func (s *Store) recall(c batch.Claim) {
 	for id, enough := range s.crowded {
 		if lv := s.live[id]; lv != nil && c.PerBatch > enough {
-			s.batches.wakeUp(lv.tenant, id)
+			s.rota(lv.processor).wakeUp(lv.tenant, id)
 			delete(s.crowded, id)
 		}
 	}
@@ -168,9 +178,8 @@ func (p *pick) load(tx *bbolt.Tx) {
 
 // setAside takes a block out of circulation that cannot be read. Its batch
 // will not end; check names the record.
-func (s *Store) setAside(p pick) {
-	k := p.lease.Block
-	s.log.Error("block set aside", "batch_id", k.Batch, "part", k.Part, "block", k.Number, "error", p.err)
+func (s *Store) setAside(k batch.BlockKey, err error) {
+	s.log.Error("block set aside", "batch_id", k.Batch, "part", k.Part, "block", k.Number, "error", err)
 	if lv := s.live[k.Batch]; lv != nil {
 		if lv.damaged == nil {
 			lv.damaged = map[place]bool{}
@@ -178,6 +187,17 @@ func (s *Store) setAside(p pick) {
 		lv.damaged[placeOf(k)] = true
 		s.release(k)
 	}
+}
+
+// damaged logs a record that cannot be read and reports whether that is what
+// err says: what it stood for is left out then, and everything else goes on.
+// Check names the record.
+func (s *Store) damaged(err error, what string, id fmt.Stringer) bool {
+	if batch.CodeOf(err) != batch.Damaged {
+		return false
+	}
+	s.log.Error("a damaged record is left out", "of", what, "id", id.String(), "error", err)
+	return true
 }
 
 func readSpec(tx *bbolt.Tx, t batch.TenantID, id batch.ID) (batch.Spec, error) {
@@ -207,6 +227,15 @@ func readBlock(tx *bbolt.Tx, key []byte) (batch.Block, error) {
 	return record.DecodeBlock(slices.Clone(p))
 }
 
+// peekBlock returns a block whose items are part of the mapped file.
+func peekBlock(tx *bbolt.Tx, key []byte) (batch.Block, error) {
+	p, err := record.Open(record.KindBlock, key, tx.Bucket(bucketBlocks).Get(key))
+	if err != nil {
+		return batch.Block{}, err
+	}
+	return record.DecodeBlock(p)
+}
+
 // readState returns a block's state as it counts in a round. Without a record
 // of its own a block is either untouched or finished; which of the two its
 // open entry says.
@@ -227,11 +256,16 @@ func readState(tx *bbolt.Tx, key []byte, round, items int) (batch.BlockState, er
 }
 
 // NextDue returns when a block that is not leased is next due.
-func (s *Store) NextDue(context.Context) (time.Time, bool, error) {
+func (s *Store) NextDue(_ context.Context, processors []string) (at time.Time, ok bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.batches.rouse(time.Now())
-	at, ok := s.batches.next()
+	for _, name := range processors {
+		r := s.rota(name)
+		r.rouse(time.Now())
+		if next, some := r.next(); some && (!ok || next.Before(at)) {
+			at, ok = next, true
+		}
+	}
 	return at, ok, s.Err()
 }
 

@@ -13,8 +13,8 @@ import (
 // The most one transaction takes in: a step touches at most about 1,000
 // records, and while a small step waits an upload gets 1 MiB a commit.
 const (
-	maxSteps     = 512
-	maxBulkBytes = 4 << 20
+	maxSteps = 512
+	maxBytes = 4 << 20
 )
 
 // A step is one change that somebody waits for. apply runs inside the
@@ -31,7 +31,7 @@ type step struct {
 type txn struct {
 	*bbolt.Tx
 	now      time.Time
-	progress map[batch.ID]*entry          // read once, written once
+	progress map[queued]*entry            // read once, written once
 	released map[batch.BlockKey]struct{}  // leases that end with this transaction
 	dues     map[batch.BlockKey]time.Time // of open blocks that moved
 	sending  map[laneKey]int              // attempts that begin with this transaction
@@ -91,48 +91,43 @@ func (s *Store) gather() (group []*step, ok bool) {
 	case st := <-s.bulk:
 		group = append(group, st)
 	}
-	for len(group) < maxSteps {
-		select {
-		case st, ok := <-s.small:
-			if !ok {
-				return append(group, s.drain()...), false
-			}
-			group = append(group, st)
-			continue
-		default:
+	size := group[0].bytes
+	for len(group) < maxSteps && size < maxBytes {
+		st, open := poll(s.small)
+		if !open {
+			return append(group, s.drain()...), false
 		}
-		break
+		if st == nil {
+			break
+		}
+		group, size = append(group, st), size+st.bytes
 	}
-	bulk := 0
-	for bulk < maxBulkBytes && len(s.small) == 0 {
-		select {
-		case st := <-s.bulk:
-			group, bulk = append(group, st), bulk+st.bytes
-			continue
-		default:
+	for bulk := 0; bulk == 0 || size < maxBytes && len(s.small) == 0; bulk++ {
+		st, _ := poll(s.bulk)
+		if st == nil {
+			break
 		}
-		break
-	}
-	if bulk == 0 {
-		select {
-		case st := <-s.bulk:
-			group = append(group, st)
-		default:
-		}
+		group, size = append(group, st), size+st.bytes
 	}
 	return group, true
 }
 
+// poll takes a step if one waits; open is false if none will come any more.
+func poll(lane chan *step) (st *step, open bool) {
+	select {
+	case st, open = <-lane:
+		return st, open
+	default:
+		return nil, true
+	}
+}
+
 // drain takes the uploads that were submitted before the store closed.
 func (s *Store) drain() (group []*step) {
-	for {
-		select {
-		case st := <-s.bulk:
-			group = append(group, st)
-		default:
-			return group
-		}
+	for st, _ := poll(s.bulk); st != nil; st, _ = poll(s.bulk) {
+		group = append(group, st)
 	}
+	return group
 }
 
 // commit makes one transaction of the group and answers everyone in it.
@@ -157,10 +152,8 @@ func (s *Store) commit(group []*step) {
 }
 
 func answer(group []*step, results []error, err error) {
+	refuse(results, err)
 	for i, st := range group {
-		if results[i] == nil {
-			results[i] = err
-		}
 		st.done <- results[i]
 	}
 }
@@ -178,7 +171,7 @@ func (s *Store) try(group []*step, results []error) (again bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("begin: %w", err)
 	}
-	t := &txn{Tx: tx, now: time.Now(), progress: map[batch.ID]*entry{}, released: map[batch.BlockKey]struct{}{}, sending: map[laneKey]int{}, dues: map[batch.BlockKey]time.Time{}}
+	t := &txn{Tx: tx, now: time.Now(), progress: map[queued]*entry{}, released: map[batch.BlockKey]struct{}{}, sending: map[laneKey]int{}, dues: map[batch.BlockKey]time.Time{}}
 	wrote := false
 	for i, st := range group {
 		if results[i] != nil {
@@ -202,7 +195,11 @@ func (s *Store) try(group []*step, results []error) (again bool, err error) {
 		tx.Rollback()
 		return false, err
 	}
-	if err := s.makeDurable(tx); err != nil {
+	switch err := s.makeDurable(tx); {
+	case errors.Is(err, errNoSpace):
+		refuse(results, batch.Refuse(batch.Full, "disk_full", "the store's disk is full: nothing was kept, try again when there is room"))
+		return false, nil
+	case err != nil:
 		return false, fmt.Errorf("commit: %w", err)
 	}
 	s.mu.Lock()
@@ -213,6 +210,15 @@ func (s *Store) try(group []*step, results []error) (again bool, err error) {
 	return false, nil
 }
 
+// refuse answers every step that has no answer yet.
+func refuse(results []error, err error) {
+	for i := range results {
+		if results[i] == nil {
+			results[i] = err
+		}
+	}
+}
+
 // runStep tells a refusal from a step that broke half way.
 func runStep(t *txn, st *step) (err error) {
 	defer func() {
@@ -221,11 +227,16 @@ func runStep(t *txn, st *step) (err error) {
 		}
 	}()
 	err = st.apply(t)
+	var broken errBroken
 	var refusal *batch.Error
-	if err == nil || errors.As(err, &refusal) {
+	switch {
+	case errors.As(err, &broken):
+		return broken
+	case err == nil || errors.As(err, &refusal):
 		return err
+	default:
+		return errBroken{err}
 	}
-	return errBroken{err}
 }
 
 // fail is for a disk that did not do what it was told: the state is unknown

@@ -186,6 +186,10 @@ const sweepChunk = 64
 func (s *Store) sweep(tenant batch.TenantID, id batch.ID) {
 	for more := true; more; {
 		err := s.do(s.bulk, stageBytes, func(t *txn) error {
+			if staged := t.Bucket(bucketStaging).Get(tenantKey(tenant, id)); staged == nil {
+				more = false // it became a batch, or is gone
+				return nil
+			}
 			n, err := deletePrefix(t, bucketBlocks, id[:], sweepChunk)
 			if err != nil {
 				return err

@@ -126,7 +126,7 @@ func (s *Store) ClaimMessages(ctx context.Context, c batch.MessageClaim) ([]batc
 	err = s.do(s.small, len(picked)<<10, func(t *txn) error {
 		out = out[:0]
 		for _, k := range picked {
-			d, ok, err := t.claimMessage(s, k)
+			d, ok, err := t.claimMessage(s, k, c.PerHost)
 			if err != nil {
 				return errBroken{err}
 			}
@@ -219,17 +219,21 @@ func laneTenant(l laneKey) (t batch.TenantID) {
 func (s *Store) wakeLane(l laneKey) { s.lanes.wakeUp(laneTenant(l), l) }
 
 // claimMessage starts the attempt of a message if it still waits under key.
-func (t *txn) claimMessage(s *Store, key []byte) (d batch.Delivery, ok bool, err error) {
+func (t *txn) claimMessage(s *Store, key []byte, perHost int) (d batch.Delivery, ok bool, err error) {
 	b := t.Bucket(bucketOutbox)
 	if b.Get(key) == nil {
 		return d, false, nil
 	}
 	lane, _, id := splitOutboxKey(key)
+	if s.sendingIn(lane)+t.sending[lane] >= max(1, perHost) {
+		t.after(func() { s.full[lane] = perHost })
+		return d, false, nil
+	}
 	m, err := readMessage(t.Tx, tenantKey(laneTenant(lane), id))
-	if err != nil {
+	if err != nil && !s.damaged(err, "message", id) {
 		return d, false, err
 	}
-	if err := b.Delete(key); err != nil {
+	if err := b.Delete(key); err != nil || m.ID != id {
 		return d, false, err
 	}
 	d, err = t.startSending(s, m)
@@ -255,22 +259,19 @@ func (s *Store) Attempted(ctx context.Context, outcomes []batch.AttemptOutcome) 
 // of its batch, and the terminal message's release if it waited for this one.
 func (t *txn) settle(s *Store, o batch.AttemptOutcome) error {
 	key := tenantKey(o.Delivery.Tenant, o.Delivery.ID)
+	if !s.flying(o.Delivery) || t.Bucket(bucketSending).Get(key) == nil {
+		return nil
+	}
 	m, err := readMessage(t.Tx, key)
-	if batch.CodeOf(err) == batch.NotFound {
-		return nil
-	}
-	if err != nil {
+	if err != nil && !s.damaged(err, "message", o.Delivery.ID) {
 		return err
-	}
-	if m.State != batch.MessageSending || !s.flying(o.Delivery) {
-		return nil
 	}
 	if err := t.Bucket(bucketSending).Delete(key); err != nil {
 		return err
 	}
-	lane := laneOf(m.Tenant, m.Host)
+	lane := laneOf(o.Delivery.Tenant, o.Delivery.Host)
 	t.after(func() {
-		delete(s.flights, m.ID)
+		delete(s.flights, o.Delivery.ID)
 		if s.sending[lane]--; s.sending[lane] <= 0 {
 			delete(s.sending, lane)
 		}
@@ -280,6 +281,9 @@ func (t *txn) settle(s *Store, o batch.AttemptOutcome) error {
 			hint(s.messagesChanged)
 		}
 	})
+	if m.State != batch.MessageSending { // damaged: the attempt is over, and that is all
+		return nil
+	}
 	if o.Refund {
 		m.Made--
 	} else if err := t.putAttempt(m, o.Attempt); err != nil {
@@ -349,11 +353,12 @@ func (s *Store) MessagesChanged() <-chan struct{} { return s.messagesChanged }
 // interrupt ends the attempts that a crash cut short: they are counted, and
 // their messages are due again at once, with the same id and the same bytes.
 func (t *txn) interrupt(s *Store, key []byte) error {
+	_, id := splitTenantKey(key)
 	m, err := readMessage(t.Tx, key)
-	if err != nil {
+	if err != nil && !s.damaged(err, "message", batch.MessageID(id)) {
 		return err
 	}
-	if err := t.Bucket(bucketSending).Delete(key); err != nil {
+	if err := t.Bucket(bucketSending).Delete(key); err != nil || m.State != batch.MessageSending {
 		return err
 	}
 	a := batch.Attempt{Started: m.Started, Error: &batch.AttemptError{

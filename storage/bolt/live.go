@@ -50,16 +50,28 @@ func (s *Store) adopt(spec *batch.Spec, p batch.Progress) *live {
 	}
 	s.live[spec.ID] = lv
 	if p.Status.Claimable() {
-		s.batches.wakeUp(lv.tenant, lv.id)
+		s.rota(lv.processor).wakeUp(lv.tenant, lv.id)
 	}
 	return lv
 }
 
+// rota returns whose turn it is among the batches of a processor.
+func (s *Store) rota(processor string) *rota[batch.ID] {
+	r := s.batches[processor]
+	if r == nil {
+		r = newRota[batch.ID]()
+		s.batches[processor] = r
+	}
+	return r
+}
+
 // retire forgets a batch that has ended.
 func (s *Store) retire(id batch.ID) {
+	if lv := s.live[id]; lv != nil {
+		s.rota(lv.processor).forget(id)
+	}
 	delete(s.live, id)
 	delete(s.crowded, id)
-	s.batches.forget(id)
 }
 
 // holder returns the lease a report speaks of if it still stands.
@@ -85,9 +97,12 @@ func (s *Store) release(k batch.BlockKey) {
 	delete(s.crowded, lv.id)
 	if len(lv.leases) == 0 {
 		lv.inFlight, lv.waitingOn = 0, ""
+		if len(s.live) > specsKept {
+			lv.spec = nil
+		}
 	}
 	if lv.status.Claimable() {
-		s.batches.wakeUp(lv.tenant, lv.id)
+		s.rota(lv.processor).wakeUp(lv.tenant, lv.id)
 	}
 	if lv.status == batch.Canceling && len(lv.leases) == 0 {
 		s.queueEnd(lv.tenant, lv.id)

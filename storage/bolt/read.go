@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -31,65 +30,6 @@ func (s *Store) view(ctx context.Context, f func(tx *bbolt.Tx) error) error {
 	}
 	defer sn.leave()
 	return f(sn.tx)
-}
-
-// A snapshot is a read transaction that several readers may share: they only
-// follow pages of the mapped file, which bbolt's readers do without a lock.
-type snapshot struct {
-	tx    *bbolt.Tx
-	users atomic.Int32
-}
-
-// enter returns what is durable. bbolt shows a commit as soon as its meta page
-// is written, before that is synced: while a commit is under way readers share
-// the state before it, and nobody waits.
-func (s *Store) enter() (*snapshot, error) {
-	s.reading.Lock()
-	defer s.reading.Unlock()
-	sn := s.before
-	if sn == nil {
-		tx, err := s.db.Begin(false)
-		if err != nil {
-			return nil, err
-		}
-		sn = &snapshot{tx: tx}
-	}
-	sn.users.Add(1)
-	return sn, nil
-}
-
-func (sn *snapshot) leave() {
-	if sn.users.Add(-1) == 0 {
-		sn.tx.Rollback()
-	}
-}
-
-// makeDurable commits a transaction, and shows it only then.
-func (s *Store) makeDurable(tx *bbolt.Tx) error {
-	if tx.Size()+remapMargin > s.mapped {
-		// The file may have to be mapped anew, which waits for every reader: one
-		// of ours must not be among them. New readers wait for the commit.
-		s.reading.Lock()
-		defer s.reading.Unlock()
-		return s.sync(tx)
-	}
-	before, err := s.enter()
-	if err != nil {
-		return err
-	}
-	defer before.leave()
-	s.show(before)
-	defer s.show(nil)
-	return s.sync(tx)
-}
-
-// remapMargin is more than one transaction lets the file grow.
-const remapMargin = 64 << 20
-
-func (s *Store) show(sn *snapshot) {
-	s.reading.Lock()
-	defer s.reading.Unlock()
-	s.before = sn
 }
 
 // Batch returns a batch as it stands.
@@ -127,10 +67,12 @@ func (s *Store) overlay(b *batch.Batch) {
 	}
 	b.InFlight, b.WaitingOn = lv.inFlight, lv.waitingOn
 	b.Begin(lv.started)
-	if b.WaitingOn == "" && len(lv.leases) == 0 && b.Status.Claimable() {
-		if _, asleep := s.batches.waits(b.ID); asleep {
-			b.WaitingOn = "retry_backoff"
-		}
+	if b.WaitingOn != "" || len(lv.leases) > 0 || !b.Status.Claimable() {
+		return
+	}
+	b.WaitingOn = "capacity"
+	if s.rota(lv.processor).waits(b.ID) {
+		b.WaitingOn = "retry_backoff"
 	}
 }
 
@@ -152,6 +94,9 @@ func (s *Store) Batches(ctx context.Context, q batch.BatchQuery) (list []batch.B
 			bid := batch.ID(id)
 			next = &bid
 			b, err := readBatch(tx, tenant, id)
+			if s.damaged(err, "batch", bid) {
+				return true, nil
+			}
 			if err != nil {
 				return false, err
 			}
@@ -219,6 +164,9 @@ func (s *Store) Messages(ctx context.Context, q batch.MessageQuery) (list []batc
 			copy(id[:], k[16:])
 			next = &id
 			m, err := readMessage(tx, tenantKey(q.Tenant, id))
+			if s.damaged(err, "message", id) {
+				return true, nil
+			}
 			if err != nil {
 				return false, err
 			}
@@ -257,17 +205,17 @@ func (s *Store) Message(ctx context.Context, tenant batch.TenantID, id batch.Mes
 // Body returns the body of a message from its frozen ends and the results it
 // names, which never change.
 func (s *Store) Body(ctx context.Context, m batch.Message) (body []byte, err error) {
-	var results []batch.Result
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		results, err = readRefs(tx, m)
+		results, err := readRefs(tx, m)
+		if err == nil {
+			body = batch.AppendBody(nil, m, results)
+		}
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return batch.AppendBody(nil, m, results), nil
+	return body, err
 }
 
+// readRefs returns the results a message names, as readSegments does.
 func readRefs(tx *bbolt.Tx, m batch.Message) (results []batch.Result, err error) {
 	for _, ref := range m.Refs {
 		k := batch.BlockKey{Tenant: m.Tenant, Batch: m.Batch, Part: ref.Part, Number: ref.Number}
@@ -275,15 +223,11 @@ func readRefs(tx *bbolt.Tx, m batch.Message) (results []batch.Result, err error)
 		if err != nil {
 			return nil, err
 		}
-		rs, err := readSegments(tx, k, first, ref.Round)
+		rs, err := readSegments(tx, k, first, ref.Round, stretch{ref.From, ref.To})
 		if err != nil {
 			return nil, err
 		}
-		for _, r := range rs {
-			if r.Index >= ref.From && r.Index < ref.To {
-				results = append(results, r)
-			}
-		}
+		results = append(results, rs...)
 	}
 	return results, nil
 }

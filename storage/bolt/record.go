@@ -34,12 +34,20 @@ func (s *Store) Record(ctx context.Context, reports []batch.Report, offer batch.
 	if err != nil {
 		return batch.Recorded{}, err
 	}
+	s.hintDue()
+	return out, nil
+}
+
+// hintDue hints at work if a batch has some, now or later.
+func (s *Store) hintDue() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.batches.next(); ok {
-		hint(s.changed)
+	for _, r := range s.batches {
+		if _, ok := r.next(); ok {
+			hint(s.changed)
+			return
+		}
 	}
-	return out, nil
 }
 
 // A prepared report has what can be done outside the transaction done.
@@ -90,7 +98,7 @@ func (r *recording) report(p prepared) error {
 	}
 	e, err := r.t.batch(k.Tenant, k.Batch)
 	if err != nil {
-		return err
+		return r.aside(p, err)
 	}
 	if e.p.Status.Terminal() {
 		return errLost
@@ -98,7 +106,7 @@ func (r *recording) report(p prepared) error {
 	key := blockKey(k)
 	state, err := readState(r.t.Tx, key, p.held.round, p.held.count)
 	if err != nil {
-		return err
+		return r.aside(p, err)
 	}
 	tally, err := state.Apply(p.held.first, p.Report)
 	if err != nil {
@@ -117,6 +125,15 @@ func (r *recording) report(p prepared) error {
 		return r.finishBlock(e, p, hadState)
 	}
 	return r.leaveBlock(p, state, hadState)
+}
+
+// aside gives up a block that cannot be read; nothing of it was written.
+func (r *recording) aside(p prepared, err error) error {
+	if batch.CodeOf(err) != batch.Damaged {
+		return err
+	}
+	r.t.after(func() { r.s.setAside(p.Lease.Block, err) })
+	return errLost
 }
 
 // holds reports whether the lease stands within this transaction too.
@@ -150,7 +167,7 @@ func (r *recording) finishBlock(e *entry, p prepared, hadState bool) error {
 	}
 	rng := batch.Range{Key: k, Ordinal: int(k.Number), Results: p.Results}
 	if len(p.Results) < p.held.count {
-		if rng.Results, err = readSegments(r.t.Tx, k, p.held.first, p.held.round); err != nil {
+		if rng.Results, err = readSegments(r.t.Tx, k, p.held.first, p.held.round, whole); err != nil {
 			return err
 		}
 	}
@@ -334,7 +351,7 @@ func (s *Store) endCanceled(b queued) error {
 	if s.known(b.id) {
 		return nil
 	}
-	return s.clearOpen(b.id)
+	return s.clearOpen(b)
 }
 
 // known reports whether a batch has not ended.
@@ -346,10 +363,17 @@ func (s *Store) known(id batch.ID) bool {
 
 // clearOpen removes, in steps, what an ended batch leaves among the open
 // blocks. What it does not get to is in nobody's way.
-func (s *Store) clearOpen(id batch.ID) error {
+func (s *Store) clearOpen(b queued) error {
 	for more := true; more; {
 		err := s.do(s.bulk, 0, func(t *txn) error {
-			n, err := deletePrefix(t, bucketOpen, id[:], closeChunk)
+			e, err := t.batch(b.tenant, b.id)
+			if err != nil {
+				return err
+			}
+			if more = e.p.Status.Terminal(); !more {
+				return nil // another round began
+			}
+			n, err := deletePrefix(t, bucketOpen, b.id[:], closeChunk)
 			more = n == closeChunk
 			return err
 		})
@@ -395,7 +419,7 @@ func (t *txn) closeSome(s *Store, b queued) (done bool, err error) {
 	if spec.Blocks == 1 {
 		k := batch.BlockKey{Tenant: b.tenant, Batch: b.id}
 		only = &batch.Range{Key: k}
-		if only.Results, err = readSegments(t.Tx, k, 0, e.p.Round); err != nil {
+		if only.Results, err = readSegments(t.Tx, k, 0, e.p.Round, whole); err != nil {
 			return false, errBroken{err}
 		}
 	}
@@ -462,7 +486,7 @@ func (t *txn) closeBlock(e *entry, open []byte) (batch.Range, error) {
 	}
 	e.p.Absorb(batch.Tally{}, 0, 1)
 	t.change(e)
-	rng.Results, err = readSegments(t.Tx, k, first, e.p.Round)
+	rng.Results, err = readSegments(t.Tx, k, first, e.p.Round, whole)
 	return rng, err
 }
 

@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"bytes"
 	"context"
 	"slices"
 	"sort"
@@ -94,6 +95,7 @@ func (w *walk) block(k batch.BlockKey) (more bool, err error) {
 		if w.q.Status != 0 && w.q.Status != r.Status {
 			continue
 		}
+		r.Payload = bytes.Clone(r.Payload)
 		w.page.Results = append(w.page.Results, r)
 		w.bytes += len(r.Payload)
 	}
@@ -109,7 +111,7 @@ func (w *walk) block(k batch.BlockKey) (more bool, err error) {
 // result for every item.
 func (w *walk) results(k batch.BlockKey, first, count int) ([]batch.Result, error) {
 	b := w.page.Batch
-	rs, err := readResults(w.tx, k, first)
+	rs, err := readResults(w.tx, k, first, whole)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +135,7 @@ func current(rs []batch.Result, p batch.Progress) []batch.Result {
 // fillIn adds the derived results of the items that have none of their own.
 func fillIn(tx *bbolt.Tx, k batch.BlockKey, p batch.Progress, rs []batch.Result) ([]batch.Result, error) {
 	key := blockKey(k)
-	b, err := readBlock(tx, key)
+	b, err := peekBlock(tx, key)
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +200,7 @@ func readItem(tx *bbolt.Tx, tenant batch.TenantID, id batch.ID, index int) (v ba
 	}
 	k := batch.BlockKey{Tenant: tenant, Batch: id, Number: uint32(n)}
 	key := blockKey(k)
-	bl, err := readBlock(tx, key)
+	bl, err := peekBlock(tx, key)
 	if err != nil {
 		return v, err
 	}
@@ -206,15 +208,16 @@ func readItem(tx *bbolt.Tx, tenant batch.TenantID, id batch.ID, index int) (v ba
 	if err != nil {
 		return v, err
 	}
-	rs, err := readResults(tx, k, bl.First)
+	rs, err := readResults(tx, k, bl.First, stretch{index, index + 1})
 	if err != nil {
 		return v, err
 	}
 	rs = current(rs, b.Progress)
 	it, is := bl.Items[index-bl.First], st.Items[index-bl.First]
-	v = batch.ItemView{Index: index, ID: it.ID, Status: is.Status, Attempts: is.Attempts, Input: it.Raw}
-	if i := slices.IndexFunc(rs, func(r batch.Result) bool { return r.Index == index }); i >= 0 {
-		v.Result = &rs[i]
+	v = batch.ItemView{Index: index, ID: it.ID, Status: is.Status, Attempts: is.Attempts, Input: bytes.Clone(it.Raw)}
+	if len(rs) > 0 {
+		rs[0].Payload = bytes.Clone(rs[0].Payload)
+		v.Result = &rs[0]
 	} else if b.Status.Terminal() {
 		r := batch.EndedResult(index, it.ID, b.Progress, is.Attempts)
 		v.Result = &r

@@ -139,12 +139,10 @@ func (r *rota[K]) forget(k K) {
 	delete(r.seats, k)
 }
 
-// waits returns until when a member sleeps; ok is false if it does not.
-func (r *rota[K]) waits(k K) (until time.Time, ok bool) {
-	if s := r.seats[k]; s != nil && s.pos >= 0 {
-		return s.wake, true
-	}
-	return until, false
+// waits reports whether a member sleeps.
+func (r *rota[K]) waits(k K) bool {
+	s := r.seats[k]
+	return s != nil && s.pos >= 0
 }
 
 // sleepers is a heap by wake time.

@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"bytes"
+	"math"
 	"slices"
 
 	"go.etcd.io/bbolt"
@@ -10,10 +11,14 @@ import (
 	"github.com/callbatch/callbatch/storage/record"
 )
 
-// maxSegments is how many segments of a block and round stand before the next
-// one folds them into one. Results are sorted by index when they are read, so
-// folding never changes what anybody sees.
-const maxSegments = 8
+// Segments of a block and round are folded into one when there are maxSegments
+// of them, unless they are so large together that it would not pay. Results
+// are sorted by index when they are read, so folding never changes what
+// anybody sees.
+const (
+	maxSegments = 8
+	foldBytes   = 1 << 20
+)
 
 // putSegment adds results to a block. hadAny says that it may have some of
 // this round already.
@@ -21,15 +26,19 @@ func putSegment(t *txn, k batch.BlockKey, first, round int, seg record.Segment, 
 	b := bucket(t.Tx, bucketSegments)
 	n := 0
 	if hadAny {
+		size := 0
 		prefix := segmentKey(k, round, 0)[:28]
 		c := b.Cursor()
-		for key, _ := c.Seek(prefix); bytes.HasPrefix(key, prefix); key, _ = c.Next() {
-			n++
+		for key, v := c.Seek(prefix); bytes.HasPrefix(key, prefix); key, v = c.Next() {
+			n, size = n+1, size+len(v)
 		}
-		if n >= maxSegments {
-			old, err := readSegments(t.Tx, k, first, round)
+		if n >= maxSegments && size <= foldBytes {
+			old, err := readSegments(t.Tx, k, first, round, whole)
 			if err != nil {
 				return err
+			}
+			for i := range old { // what they share is about to be deleted
+				old[i].Payload = bytes.Clone(old[i].Payload)
 			}
 			for i := range n {
 				if err := b.Delete(segmentKey(k, round, i)); err != nil {
@@ -43,16 +52,21 @@ func putSegment(t *txn, k batch.BlockKey, first, round int, seg record.Segment, 
 	return b.Put(key, record.EncodeSegment(key, first, seg))
 }
 
-// readSegments returns the results of a block in one round, by index. They
-// are the caller's own.
-func readSegments(tx *bbolt.Tx, k batch.BlockKey, first, round int) ([]batch.Result, error) {
-	return collect(tx, segmentKey(k, round, 0)[:28], first)
+// A stretch is the items with from <= index < to.
+type stretch struct{ from, to int }
+
+var whole = stretch{0, math.MaxInt}
+
+// readSegments returns the results of a block in one round, by index. Their
+// payloads are part of the mapped file: whoever keeps one clones it.
+func readSegments(tx *bbolt.Tx, k batch.BlockKey, first, round int, in stretch) ([]batch.Result, error) {
+	return collect(tx, segmentKey(k, round, 0)[:28], first, in)
 }
 
 // readResults returns the results of a block in all rounds: for each item the
-// latest, by index.
-func readResults(tx *bbolt.Tx, k batch.BlockKey, first int) ([]batch.Result, error) {
-	all, err := collect(tx, blockKey(k), first)
+// latest, by index, as readSegments does.
+func readResults(tx *bbolt.Tx, k batch.BlockKey, first int, in stretch) ([]batch.Result, error) {
+	all, err := collect(tx, blockKey(k), first, in)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +81,7 @@ func readResults(tx *bbolt.Tx, k batch.BlockKey, first int) ([]batch.Result, err
 }
 
 // collect returns the results under a prefix, by index, then round.
-func collect(tx *bbolt.Tx, prefix []byte, first int) ([]batch.Result, error) {
+func collect(tx *bbolt.Tx, prefix []byte, first int, in stretch) ([]batch.Result, error) {
 	var all []batch.Result
 	c := tx.Bucket(bucketSegments).Cursor()
 	for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
@@ -75,11 +89,15 @@ func collect(tx *bbolt.Tx, prefix []byte, first int) ([]batch.Result, error) {
 		if err != nil {
 			return nil, err
 		}
-		seg, err := record.DecodeSegment(slices.Clone(p), first, segmentRound(k))
+		seg, err := record.DecodeSegment(p, first, segmentRound(k))
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, seg.Results...)
+		for _, r := range seg.Results {
+			if r.Index >= in.from && r.Index < in.to {
+				all = append(all, r)
+			}
+		}
 	}
 	slices.SortStableFunc(all, func(a, b batch.Result) int {
 		if a.Index != b.Index {

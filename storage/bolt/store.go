@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -34,14 +35,14 @@ type Options struct {
 
 	// MmapBytes is the address space set aside for the file. A file that
 	// outgrows it is mapped anew, which waits for all readers. It costs no
-	// memory. Default 64 GiB.
+	// memory. Default 256 GiB.
 	MmapBytes int
 
 	// GrowBytes is how much the file grows at a time; default 16 MiB.
 	GrowBytes int
 }
 
-const defaultMmap = 64 << 30
+const defaultMmap = 256 << 30
 
 // Store is a [batch.Store] in one file.
 type Store struct {
@@ -72,9 +73,9 @@ type Store struct {
 
 	mu      sync.Mutex // guards what follows
 	live    map[batch.ID]*live
-	batches *rota[batch.ID]
+	batches map[string]*rota[batch.ID] // by processor
+	turn    int                        // of the processors
 	lanes   *rota[laneKey]
-	missing map[string][]queued        // batches whose processor nobody asked for yet, by its name
 	crowded map[batch.ID]int           // batches passed by for having so many blocks out
 	full    map[laneKey]int            // lanes passed by for having so many attempts under way
 	sending map[laneKey]int            // attempts under way
@@ -134,8 +135,8 @@ func newStore(db *bbolt.DB, o Options) *Store {
 		small: make(chan *step, maxSteps), bulk: make(chan *step, 2*stageAhead),
 		committed: make(chan struct{}), sync: syncTx, failed: make(chan struct{}),
 		changed: make(chan struct{}, 1), messagesChanged: make(chan struct{}, 1),
-		live: map[batch.ID]*live{}, batches: newRota[batch.ID](), lanes: newRota[laneKey](), sending: map[laneKey]int{}, full: map[laneKey]int{},
-		flights: map[batch.MessageID]uint64{}, missing: map[string][]queued{}, crowded: map[batch.ID]int{},
+		live: map[batch.ID]*live{}, batches: map[string]*rota[batch.ID]{}, lanes: newRota[laneKey](), sending: map[laneKey]int{}, full: map[laneKey]int{},
+		flights: map[batch.MessageID]uint64{}, crowded: map[batch.ID]int{},
 		endsReady: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
 }
@@ -143,7 +144,10 @@ func newStore(db *bbolt.DB, o Options) *Store {
 // create makes an empty store under another name and moves it to its place,
 // so that a crash in between leaves nothing half made.
 func create(path string) error {
-	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+	switch st, err := os.Stat(path); {
+	case err == nil && st.Size() == 0: // bbolt would take it for one to be filled
+		return batch.Errorf(batch.Damaged, "the file is empty: it is not a Callbatch store; remove it to have one made")
+	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
 	dir := filepath.Dir(path)
@@ -168,7 +172,12 @@ func create(path string) error {
 	if err := errors.Join(err, db.Close()); err != nil {
 		return err
 	}
-	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+	switch err := os.Link(f.Name(), path); { // unlike a rename it never replaces a store that just came
+	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, syscall.EPERM):
+		if err := os.Rename(f.Name(), path); err != nil {
+			return err
+		}
+	case err != nil && !errors.Is(err, fs.ErrExist):
 		return err
 	}
 	return syncDir(dir)
@@ -246,10 +255,13 @@ func (s *Store) readActive(tx *bbolt.Tx) error {
 	err := tx.Bucket(bucketActive).ForEach(func(k, _ []byte) error {
 		tenant, id := splitTenantKey(k)
 		b, err := readBatch(tx, tenant, id)
-		if err != nil {
-			return err
+		if err == nil {
+			err = a.batch(b)
 		}
-		if err := a.batch(b); err != nil {
+		if s.damaged(err, "batch", batch.ID(id)) { // set aside: nothing of it is worked on
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 		s.adopt(&b.Spec, b.Progress)
@@ -349,5 +361,8 @@ func (s *Store) Close() error {
 	close(s.stop)
 	<-s.committed
 	<-s.ended
+	if s.before != nil { // a commit failed
+		s.before.leave()
+	}
 	return s.db.Close()
 }

@@ -92,7 +92,7 @@ var claiming = cases{
 		s.same("items", indexes(w), []int{1, 3})
 		s.record(finish(w))
 		s.idle()
-		at, some, err := s.NextDue(s.ctx)
+		at, some, err := s.NextDue(s.ctx, []string{work})
 		s.ok(err)
 		s.same("next due", []any{at.UTC(), some}, []any{hour, true})
 		s.stands(g, batch.Running, g.tally(0, 1, 3))
@@ -103,7 +103,7 @@ var claiming = cases{
 		s.record(batch.Report{Lease: s.claim().Lease, Started: now(), Release: true, Again: []batch.Again{
 			{Index: 0, Attempts: 1, Due: now().Add(time.Hour)}, {Index: 1, Attempts: 2, Due: soon},
 		}})
-		at, some, err := s.NextDue(s.ctx)
+		at, some, err := s.NextDue(s.ctx, []string{work})
 		s.ok(err)
 		if !some || !at.IsZero() && !at.Equal(soon) {
 			s.t.Fatalf("next due is %v, %v; want %v", at, some, soon)
@@ -120,21 +120,21 @@ var claiming = cases{
 		s.same("attempts", ws[0].Items[0].Attempts, 2)
 	}},
 	{"NextDue knows what is due at once, and sends nobody in circles", func(s *fixture) {
-		_, some, err := s.NextDue(s.ctx)
+		_, some, err := s.NextDue(s.ctx, []string{work})
 		s.ok(err)
 		s.same("due in an empty store", some, false)
 		s.create(sample{})
-		at, some, err := s.NextDue(s.ctx)
+		at, some, err := s.NextDue(s.ctx, []string{work})
 		s.ok(err)
 		s.same("due with a new batch", []any{at.IsZero(), some}, []any{true, true})
 		w := s.claim()
 		s.idle()
-		_, some, err = s.NextDue(s.ctx)
+		_, some, err = s.NextDue(s.ctx, []string{work})
 		s.ok(err)
 		s.same("due while it is held", some, false)
 		s.record(finish(w))
 		s.idle()
-		_, some, err = s.NextDue(s.ctx)
+		_, some, err = s.NextDue(s.ctx, []string{work})
 		s.ok(err)
 		s.same("due when it is finished", some, false)
 	}},

@@ -132,7 +132,7 @@ func (s *fixture) absent(g *given) {
 	s.refused(err, batch.NotFound)
 	s.same("batches", s.list(batch.BatchQuery{Tenant: g.Tenant, Limit: 10}), []batch.ID(nil))
 	s.idle()
-	_, due, err := s.NextDue(s.ctx)
+	_, due, err := s.NextDue(s.ctx, []string{work})
 	s.ok(err)
 	s.same("something is due", due, false)
 }

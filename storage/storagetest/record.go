@@ -140,7 +140,7 @@ var recording = cases{
 		waits.Again = []batch.Again{{Index: 1, Attempts: 1, Due: hour}, {Index: 2, Attempts: 2, Due: hour.Add(time.Hour)}}
 		s.record(waits, letGo(w))
 		s.idle()
-		at, some, err := s.NextDue(s.ctx)
+		at, some, err := s.NextDue(s.ctx, []string{work})
 		s.ok(err)
 		s.same("next due", []any{at.UTC(), some}, []any{hour, true})
 		s.stands(g, batch.Running, g.tally(0))

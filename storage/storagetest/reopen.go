@@ -60,7 +60,7 @@ var reopening = cases{
 		s.restart()
 		s.idle()
 		s.quiet()
-		at, some, err := s.NextDue(s.ctx)
+		at, some, err := s.NextDue(s.ctx, []string{work})
 		s.ok(err)
 		s.same("next due", []any{at.UTC(), some}, []any{hour, true})
 		at, some, err = s.NextMessage(s.ctx)
