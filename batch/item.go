@@ -3,6 +3,7 @@ package batch
 import (
 	"encoding/json"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -93,25 +94,23 @@ func (f *Failure) JSON() []byte {
 	return b
 }
 
-// ended are the error objects of items that never ran, by how they ended.
-var ended = map[ItemStatus][]byte{
-	ItemCanceled: []byte(`{"code":"canceled","message":"the batch was canceled before this item ran"}`),
-	ItemExpired:  []byte(`{"code":"expired","message":"the batch expired before this item ran"}`),
-}
-
 // EndedResult returns the result of an item that has none of its own in a
-// round that is over. It is derived, never stored: a whole batch ends in one
-// small record.
+// round that is over, or about to be. For items that never ran it is derived,
+// never stored: a whole batch ends in one small record.
 func EndedResult(index int, id string, p Progress, attempts int) Result {
-	s := ItemCanceled
-	if p.Status == Expired {
-		s = ItemExpired
+	f := Failure{Code: CodeCanceled, Message: "the batch was canceled"}
+	r := Result{Index: index, ID: id, Round: p.Round, Status: ItemCanceled, Attempts: attempts, Finished: p.Finished}
+	switch {
+	case p.Status == Expired:
+		r.Status, f = ItemExpired, Failure{Code: CodeExpired, Message: "the batch expired"}
+	case p.Reason == CodeTooManyFailures:
+		f = Failure{Code: CodeTooManyFailures, Message: "the batch stopped after too many failures"}
 	}
-	payload := ended[s]
-	if p.Reason == CodeTooManyFailures {
-		payload = []byte(`{"code":"too_many_failures","message":"the batch stopped after too many failures"}`)
+	if f.Message += " before this item ran"; attempts > 0 {
+		f.Message = strings.TrimSuffix(f.Message, "ran") + "was tried again"
 	}
-	return Result{Index: index, ID: id, Round: p.Round, Status: s, Attempts: attempts, Finished: p.Finished, Payload: payload}
+	r.Payload = f.JSON()
+	return r
 }
 
 // An Again is an item that goes back to wait for its next attempt.

@@ -81,6 +81,24 @@ func (s *BlockState) unfinished(first, index int) (*ItemState, error) {
 	return it, nil
 }
 
+// Close lets no item of the block change any more in this round. An item that
+// was tried and waits for its next attempt ends here, with a result of its
+// own; those that never ran end by arithmetic. The results' ids are the
+// caller's to fill in.
+func (s *BlockState) Close(first int, p Progress, now time.Time) (stopped []Result) {
+	s.Closed = true
+	for i, it := range s.Items {
+		if it.Status.Terminal() || it.Attempts == 0 {
+			continue
+		}
+		r := EndedResult(first+i, "", p, it.Attempts)
+		r.Finished = now
+		s.Items[i] = ItemState{Status: r.Status, Attempts: it.Attempts}
+		stopped = append(stopped, r)
+	}
+	return stopped
+}
+
 // Finished reports whether every item has its result.
 func (s BlockState) Finished() bool {
 	return len(s.Items) > 0 && !slices.ContainsFunc(s.Items, func(it ItemState) bool { return !it.Status.Terminal() })

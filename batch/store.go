@@ -135,8 +135,9 @@ type Queue interface {
 	// nothing if nothing is due.
 	Claim(ctx context.Context, c Claim) ([]Work, error)
 
-	// Record keeps what became of claimed items: all reports in one
-	// transaction, each on its own conditions. Where a report finishes a
+	// Record keeps what became of claimed items: each report in one
+	// transaction, many together where they are not too much for one, and each
+	// on its own conditions. Where a report finishes a
 	// range its message is made in the same transaction, where it finishes
 	// the batch the batch ends and the terminal message is made.
 	// Lost names the reports, by position, whose lease was another's: nothing

@@ -1,9 +1,7 @@
 package bolt
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -11,16 +9,41 @@ import (
 	"github.com/callbatch/callbatch/storage/record"
 )
 
-// Record keeps what became of claimed items.
+// Record keeps what became of claimed items, in as few transactions as their
+// bound allows; a report is never cut in two. What an error leaves behind of
+// earlier transactions comes back with it.
 func (s *Store) Record(ctx context.Context, reports []batch.Report, offer batch.MessageClaim) (batch.Recorded, error) {
 	if err := s.ready(ctx); err != nil {
 		return batch.Recorded{}, err
 	}
-	prepared, size := s.prepare(reports)
+	all := s.prepare(reports)
 	var out batch.Recorded
-	err := s.do(s.small, size, func(t *txn) error {
+	for from := 0; from < len(all); {
+		to, size := from, 0
+		for to < len(all) && (to == from || size+all[to].weight <= maxBytes) {
+			size += all[to].weight
+			to++
+		}
+		step, err := s.recordSome(all[from:to], size, offer)
+		if err != nil {
+			return out, err
+		}
+		for _, i := range step.Lost {
+			out.Lost = append(out.Lost, from+i)
+		}
+		out.Ended, out.Deliveries = append(out.Ended, step.Ended...), append(out.Deliveries, step.Deliveries...)
+		offer.Max -= len(step.Deliveries)
+		from = to
+	}
+	s.hintDue()
+	return out, nil
+}
+
+// recordSome is one transaction of a Record.
+func (s *Store) recordSome(some []prepared, size int, offer batch.MessageClaim) (out batch.Recorded, err error) {
+	err = s.do(s.small, size, func(t *txn) error {
 		r := recording{s: s, t: t, offer: offer}
-		for i, p := range prepared {
+		for i, p := range some {
 			switch err := r.report(p); {
 			case batch.CodeOf(err) == batch.Lost:
 				r.out.Lost = append(r.out.Lost, i)
@@ -34,7 +57,6 @@ func (s *Store) Record(ctx context.Context, reports []batch.Report, offer batch.
 	if err != nil {
 		return batch.Recorded{}, err
 	}
-	s.hintDue()
 	return out, nil
 }
 
@@ -55,15 +77,18 @@ type prepared struct {
 	batch.Report
 	held    *lease // nil if the lease is another's
 	segment record.Segment
+	weight  int // about what it writes, in bytes
 }
 
-func (s *Store) prepare(reports []batch.Report) ([]prepared, int) {
+func (s *Store) prepare(reports []batch.Report) []prepared {
 	ps := make([]prepared, len(reports))
-	size := 0
 	s.mu.Lock()
 	for i, r := range reports {
 		ps[i].Report = r
-		_, ps[i].held = s.holder(r.Lease)
+		var lv *live
+		if lv, ps[i].held = s.holder(r.Lease); lv != nil && lv.spec != nil {
+			ps[i].weight = messageWeight(lv.spec, len(r.Results))
+		}
 	}
 	s.mu.Unlock()
 	for i := range ps {
@@ -73,11 +98,24 @@ func (s *Store) prepare(reports []batch.Report) ([]prepared, int) {
 		}
 		for j := range p.Results {
 			p.Results[j].Round = p.held.round
-			size += len(p.Results[j].Payload)
+			p.weight += len(p.Results[j].Payload) + 32
 		}
 		p.segment = record.NewSegment(p.Results)
 	}
-	return ps, size
+	return ps
+}
+
+// messageWeight is about what the messages take that so many results may
+// lead to: each has an envelope with the metadata.
+func messageWeight(s *batch.Spec, results int) int {
+	if s.Options.CallbackURL == "" {
+		return 0
+	}
+	envelope := 1 << 10
+	for k, v := range s.Options.Metadata {
+		envelope += len(k) + len(v)
+	}
+	return envelope * (2 + results/max(1, s.Options.CallbackPageItems))
 }
 
 // recording is one Record within its transaction.
@@ -250,244 +288,6 @@ func (t *txn) end(s *Store, e *entry, spec *batch.Spec, as batch.Status, only *b
 	}
 	out.Ended = append(out.Ended, batch.Batch{Spec: *spec, Progress: e.p})
 	return nil
-}
-
-// Cancel begins the end of a batch.
-func (s *Store) Cancel(ctx context.Context, tenant batch.TenantID, id batch.ID) (batch.Batch, error) {
-	if err := s.ready(ctx); err != nil {
-		return batch.Batch{}, err
-	}
-	s.stopping(tenant, id)
-	err := s.do(s.small, 0, func(t *txn) error {
-		e, err := t.batch(tenant, id)
-		if err != nil {
-			return err
-		}
-		changed, err := e.p.Cancel()
-		if changed {
-			t.change(e)
-		}
-		return err
-	})
-	s.mu.Lock()
-	lv := s.live[id]
-	if err == nil && lv != nil && len(lv.leases) == 0 {
-		s.queueEnd(tenant, id)
-	}
-	s.mu.Unlock()
-	if err != nil {
-		return batch.Batch{}, err
-	}
-	hint(s.changed)
-	return s.Batch(ctx, tenant, id)
-}
-
-// stopping keeps new claims off a batch from before its cancel is durable:
-// a claim that sneaked in would run items of a batch that has ended.
-func (s *Store) stopping(tenant batch.TenantID, id batch.ID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if lv := s.live[id]; lv != nil && lv.tenant == tenant {
-		lv.status = batch.Canceling
-	}
-}
-
-// A queued is a batch in a queue.
-type queued struct {
-	tenant batch.TenantID
-	id     batch.ID
-}
-
-// queueEnd has the end of a canceled batch seen to. The store is locked.
-func (s *Store) queueEnd(tenant batch.TenantID, id batch.ID) {
-	s.ends = append(s.ends, queued{tenant, id})
-	hint(s.endsReady)
-}
-
-// endLoop ends canceled batches that nobody holds blocks of any more.
-func (s *Store) endLoop() {
-	defer close(s.ended)
-	for {
-		s.mu.Lock()
-		var next []queued
-		next, s.ends = s.ends, nil
-		s.mu.Unlock()
-		for _, b := range next {
-			err := s.endCanceled(b)
-			if err != nil && !errors.Is(err, errClosed) {
-				s.log.Error("a canceled batch could not be ended", "batch_id", b.id, "error", err)
-			}
-		}
-		if len(next) > 0 {
-			continue
-		}
-		select {
-		case <-s.endsReady:
-		case <-s.stop:
-			return
-		}
-	}
-}
-
-// closeChunk is how many partly done blocks one step of an end closes.
-const closeChunk = 100
-
-// endCanceled closes the partly done blocks of a batch, some a step, so that
-// what ran in them is told, ends the batch by arithmetic, and tidies up.
-func (s *Store) endCanceled(b queued) error {
-	for {
-		done := false
-		err := s.do(s.small, stageBytes, func(t *txn) (err error) {
-			done, err = t.closeSome(s, b)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		if done {
-			break
-		}
-	}
-	if s.known(b.id) {
-		return nil
-	}
-	return s.clearOpen(b)
-}
-
-// known reports whether a batch has not ended.
-func (s *Store) known(id batch.ID) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.live[id] != nil
-}
-
-// clearOpen removes, in steps, what an ended batch leaves among the open
-// blocks. What it does not get to is in nobody's way.
-func (s *Store) clearOpen(b queued) error {
-	for more := true; more; {
-		err := s.do(s.bulk, 0, func(t *txn) error {
-			e, err := t.batch(b.tenant, b.id)
-			if err != nil {
-				return err
-			}
-			if more = e.p.Status.Terminal(); !more {
-				return nil // another round began
-			}
-			n, err := deletePrefix(t, bucketOpen, b.id[:], closeChunk)
-			more = n == closeChunk
-			return err
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (t *txn) closeSome(s *Store, b queued) (done bool, err error) {
-	e, err := t.batch(b.tenant, b.id)
-	if err != nil {
-		return false, err
-	}
-	as, over := e.p.Over(s.leased(b.id))
-	if !over {
-		return true, nil
-	}
-	spec, err := t.spec(s, e)
-	if err != nil {
-		return false, errBroken{err}
-	}
-	var none batch.MessageClaim
-	var out batch.Recorded
-	partial, more := partlyDone(t.Bucket(bucketOpen).Cursor(), b, closeChunk)
-	for _, p := range partial {
-		rng, err := t.closeBlock(e, p)
-		if err != nil {
-			return false, errBroken{err}
-		}
-		if spec.Blocks == 1 {
-			break // its results go with the terminal message
-		}
-		if err := t.post(s, e, batch.RangeMessages(*spec, e.p, rng, t.now), &none, &out); err != nil {
-			return false, errBroken{err}
-		}
-	}
-	if more {
-		return false, nil
-	}
-	var only *batch.Range
-	if spec.Blocks == 1 {
-		k := batch.BlockKey{Tenant: b.tenant, Batch: b.id}
-		only = &batch.Range{Key: k}
-		if only.Results, err = readSegments(t.Tx, k, 0, e.p.Round, whole); err != nil {
-			return false, errBroken{err}
-		}
-	}
-	if err := t.end(s, e, spec, as, only, &none, &out); err != nil {
-		return false, errBroken{err}
-	}
-	return true, nil
-}
-
-// leased returns how many blocks of a batch are in somebody's hands.
-func (s *Store) leased(id batch.ID) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if lv := s.live[id]; lv != nil {
-		return len(lv.leases)
-	}
-	return 0
-}
-
-// partlyDone finds open blocks that have results or attempts.
-func partlyDone(c cursor, b queued, most int) (found [][]byte, more bool) {
-	for k, v := c.Seek(b.id[:]); bytes.HasPrefix(k, b.id[:]); k, v = c.Next() {
-		if len(v) == 0 || v[0] != 1 {
-			continue
-		}
-		if len(found) == most {
-			return found, true
-		}
-		found = append(found, bytes.Clone(k))
-	}
-	return found, false
-}
-
-type cursor interface {
-	Seek([]byte) ([]byte, []byte)
-	Next() ([]byte, []byte)
-}
-
-// closeBlock takes a partly done block out of the open ones for good and
-// returns what ran in it.
-func (t *txn) closeBlock(e *entry, open []byte) (batch.Range, error) {
-	tenant, _ := splitTenantKey(e.key)
-	k, _ := splitOpenKey(tenant, open)
-	key := blockKey(k)
-	rng := batch.Range{Key: k, Ordinal: int(k.Number)}
-	p, err := record.Open(record.KindBlock, key, t.Bucket(bucketBlocks).Get(key))
-	if err != nil {
-		return rng, err
-	}
-	first, count, err := record.BlockSpan(p)
-	if err != nil {
-		return rng, err
-	}
-	state, err := readState(t.Tx, key, e.p.Round, count)
-	if err != nil {
-		return rng, err
-	}
-	state.Closed = true
-	if err := t.Bucket(bucketStates).Put(key, record.EncodeState(key, state)); err != nil {
-		return rng, err
-	}
-	if err := t.Bucket(bucketOpen).Delete(open); err != nil {
-		return rng, err
-	}
-	e.p.Absorb(batch.Tally{}, 0, 1)
-	t.change(e)
-	rng.Results, err = readSegments(t.Tx, k, first, e.p.Round, whole)
-	return rng, err
 }
 
 func boolByte(b bool) byte {

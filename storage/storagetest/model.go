@@ -93,6 +93,16 @@ func (b *modelBatch) span(number int) (items []modelItem, recorded int) {
 	return items, recorded
 }
 
+// tried returns how many items without a result have been attempted.
+func tried(items []modelItem) (n int) {
+	for _, it := range items {
+		if it.result == nil && it.attempts > 0 {
+			n++
+		}
+	}
+	return n
+}
+
 // due returns which items of a block may be claimed.
 func (b *modelBatch) due(number int) (is []int) {
 	items, _ := b.span(number)
@@ -113,7 +123,11 @@ func (b *modelBatch) ranges() (least, most int) {
 	}
 	for n := range b.first {
 		items, recorded := b.span(n)
-		pages := (recorded + b.Options.CallbackPageItems - 1) / b.Options.CallbackPageItems
+		told := recorded
+		if b.status == batch.Canceling || b.status == batch.Canceled {
+			told += tried(items)
+		}
+		pages := (told + b.Options.CallbackPageItems - 1) / b.Options.CallbackPageItems
 		if b.Blocks == 1 && (pages == 1 || !b.status.Terminal()) {
 			return 0, 0
 		}

@@ -1,0 +1,265 @@
+package bolt
+
+import (
+	"bytes"
+	"context"
+	"errors"
+
+	"github.com/callbatch/callbatch/batch"
+	"github.com/callbatch/callbatch/storage/record"
+)
+
+// Cancel begins the end of a batch.
+func (s *Store) Cancel(ctx context.Context, tenant batch.TenantID, id batch.ID) (batch.Batch, error) {
+	if err := s.ready(ctx); err != nil {
+		return batch.Batch{}, err
+	}
+	s.stopping(tenant, id)
+	err := s.do(s.small, 0, func(t *txn) error {
+		e, err := t.batch(tenant, id)
+		if err != nil {
+			return err
+		}
+		changed, err := e.p.Cancel()
+		if changed {
+			t.change(e)
+		}
+		return err
+	})
+	s.mu.Lock()
+	lv := s.live[id]
+	if err == nil && lv != nil && len(lv.leases) == 0 {
+		s.queueEnd(tenant, id)
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return batch.Batch{}, err
+	}
+	hint(s.changed)
+	return s.Batch(ctx, tenant, id)
+}
+
+// stopping keeps new claims off a batch from before its cancel is durable:
+// a claim that sneaked in would run items of a batch that has ended.
+func (s *Store) stopping(tenant batch.TenantID, id batch.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if lv := s.live[id]; lv != nil && lv.tenant == tenant {
+		lv.status = batch.Canceling
+	}
+}
+
+// A queued is a batch in a queue.
+type queued struct {
+	tenant batch.TenantID
+	id     batch.ID
+}
+
+// queueEnd has the end of a canceled batch seen to. The store is locked.
+func (s *Store) queueEnd(tenant batch.TenantID, id batch.ID) {
+	s.ends = append(s.ends, queued{tenant, id})
+	hint(s.endsReady)
+}
+
+// endLoop ends canceled batches that nobody holds blocks of any more.
+func (s *Store) endLoop() {
+	defer close(s.ended)
+	for {
+		s.mu.Lock()
+		var next []queued
+		next, s.ends = s.ends, nil
+		s.mu.Unlock()
+		for _, b := range next {
+			err := s.endCanceled(b)
+			if err != nil && !errors.Is(err, errClosed) {
+				s.log.Error("a canceled batch could not be ended", "batch_id", b.id, "error", err)
+			}
+		}
+		if len(next) > 0 {
+			continue
+		}
+		select {
+		case <-s.endsReady:
+		case <-s.stop:
+			return
+		}
+	}
+}
+
+// closeChunk is how many partly done blocks one step of an end closes at most,
+// and fewer once their results are maxBytes.
+const closeChunk = 100
+
+// endCanceled closes the partly done blocks of a batch, some a step, so that
+// what ran in them is told, ends the batch by arithmetic, and tidies up.
+func (s *Store) endCanceled(b queued) error {
+	for {
+		done := false
+		err := s.do(s.small, stageBytes, func(t *txn) (err error) {
+			done, err = t.closeSome(s, b)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if done {
+			break
+		}
+	}
+	if s.known(b.id) {
+		return nil
+	}
+	return s.clearOpen(b)
+}
+
+// known reports whether a batch has not ended.
+func (s *Store) known(id batch.ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.live[id] != nil
+}
+
+// clearOpen removes, in steps, what an ended batch leaves among the open
+// blocks. What it does not get to is in nobody's way.
+func (s *Store) clearOpen(b queued) error {
+	for more := true; more; {
+		err := s.do(s.bulk, 0, func(t *txn) error {
+			e, err := t.batch(b.tenant, b.id)
+			if err != nil {
+				return err
+			}
+			if more = e.p.Status.Terminal(); !more {
+				return nil // another round began
+			}
+			n, err := deletePrefix(t, bucketOpen, b.id[:], closeChunk)
+			more = n == closeChunk
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *txn) closeSome(s *Store, b queued) (done bool, err error) {
+	e, err := t.batch(b.tenant, b.id)
+	if err != nil {
+		return false, err
+	}
+	as, over := e.p.Over(s.leased(b.id))
+	if !over {
+		return true, nil
+	}
+	spec, err := t.spec(s, e)
+	if err != nil {
+		return false, errBroken{err}
+	}
+	var none batch.MessageClaim
+	var out batch.Recorded
+	partial, more := partlyDone(t.Bucket(bucketOpen).Cursor(), b, closeChunk)
+	size := 0
+	for _, p := range partial {
+		if size > maxBytes {
+			return false, nil
+		}
+		rng, err := t.closeBlock(e, p)
+		if s.damaged(err, "block of batch", b.id) { // what ran in it cannot be told
+			err = t.Bucket(bucketOpen).Delete(p)
+		}
+		if err != nil {
+			return false, errBroken{err}
+		}
+		if spec.Blocks == 1 {
+			break // its results go with the terminal message
+		}
+		for _, r := range rng.Results {
+			size += len(r.Payload)
+		}
+		if err := t.post(s, e, batch.RangeMessages(*spec, e.p, rng, t.now), &none, &out); err != nil {
+			return false, errBroken{err}
+		}
+	}
+	if more {
+		return false, nil
+	}
+	var only *batch.Range
+	if spec.Blocks == 1 {
+		k := batch.BlockKey{Tenant: b.tenant, Batch: b.id}
+		only = &batch.Range{Key: k}
+		if only.Results, err = readSegments(t.Tx, k, 0, e.p.Round, whole); err != nil {
+			return false, errBroken{err}
+		}
+	}
+	if err := t.end(s, e, spec, as, only, &none, &out); err != nil {
+		return false, errBroken{err}
+	}
+	return true, nil
+}
+
+// leased returns how many blocks of a batch are in somebody's hands.
+func (s *Store) leased(id batch.ID) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if lv := s.live[id]; lv != nil {
+		return len(lv.leases)
+	}
+	return 0
+}
+
+// partlyDone finds open blocks that have results or attempts.
+func partlyDone(c cursor, b queued, most int) (found [][]byte, more bool) {
+	for k, v := c.Seek(b.id[:]); bytes.HasPrefix(k, b.id[:]); k, v = c.Next() {
+		if len(v) == 0 || v[0] != 1 {
+			continue
+		}
+		if len(found) == most {
+			return found, true
+		}
+		found = append(found, bytes.Clone(k))
+	}
+	return found, false
+}
+
+type cursor interface {
+	Seek([]byte) ([]byte, []byte)
+	Next() ([]byte, []byte)
+}
+
+// closeBlock takes a partly done block out of the open ones for good and
+// returns what ran in it.
+func (t *txn) closeBlock(e *entry, open []byte) (batch.Range, error) {
+	tenant, _ := splitTenantKey(e.key)
+	k, _ := splitOpenKey(tenant, open)
+	key := blockKey(k)
+	rng := batch.Range{Key: k, Ordinal: int(k.Number)}
+	b, err := peekBlock(t.Tx, key)
+	if err != nil {
+		return rng, err
+	}
+	state, err := readState(t.Tx, key, e.p.Round, len(b.Items))
+	if err != nil {
+		return rng, err
+	}
+	stopped := state.Close(b.First, e.p, t.now.UTC())
+	if len(stopped) > 0 { // they ran, so they have a result to be told
+		for i := range stopped {
+			stopped[i].ID = b.Items[stopped[i].Index-b.First].ID
+		}
+		seg := record.NewSegment(stopped)
+		if err := putSegment(t, k, b.First, e.p.Round, seg, true); err != nil {
+			return rng, err
+		}
+		e.p.Absorb(seg.Tally, seg.Digest, 0)
+	}
+	if err := t.Bucket(bucketStates).Put(key, record.EncodeState(key, state)); err != nil {
+		return rng, err
+	}
+	if err := t.Bucket(bucketOpen).Delete(open); err != nil {
+		return rng, err
+	}
+	e.p.Absorb(batch.Tally{}, 0, 1)
+	t.change(e)
+	rng.Results, err = readSegments(t.Tx, k, b.First, e.p.Round, whole)
+	return rng, err
+}
