@@ -62,6 +62,7 @@ const (
 	MaxItemID           = 256 // bytes
 	MaxDepth            = 100 // nesting of one item
 	MaxCallbackURL      = 8192
+	MinPageRoom         = 8 << 10 // bytes that callback_page_bytes leaves beside large metadata
 	MinPageBytes        = 1 << 10
 	MaxPageBytes        = 1 << 20
 	DefaultPageBytes    = 96 << 10
@@ -117,6 +118,9 @@ func (o Options) Validate() []Problem {
 	between("/callback_page_items", o.CallbackPageItems, 1, BlockItems)
 	between("/max_attempts", o.MaxAttempts, 1, MaxAttemptsPerItem)
 	between("/concurrency", o.Concurrency, 1, MaxBatchConcurrency)
+	if size := o.metadataBytes(); size > MinPageBytes && o.CallbackPageBytes != 0 && o.CallbackPageBytes < size+MinPageRoom {
+		bad("/callback_page_bytes", "out_of_range", "callback_page_bytes is at least %d with metadata of %d bytes, which every message bears", size+MinPageRoom, size)
+	}
 	if o.IDField != "" && !isPointer(o.IDField) {
 		bad("/id_field", "bad_pointer", `id_field is a JSON pointer such as "/order_id"`)
 	}
@@ -138,6 +142,13 @@ func (o Options) validateMetadata(bad func(pointer, code, format string, args ..
 			bad(at, "too_long", "a metadata value has at most %d characters", MaxMetadataValue)
 		}
 	}
+}
+
+func (o Options) metadataBytes() (n int) {
+	for k, v := range o.Metadata {
+		n += len(k) + len(v)
+	}
+	return n
 }
 
 // isPointer reports whether s is a JSON pointer (RFC 6901) to something

@@ -36,7 +36,7 @@ func appendResult(dst []byte, r Result, bare bool) []byte {
 	dst = append(dst, r.Status.String()...)
 	dst = append(dst, '"')
 	switch {
-	case bare:
+	case bare && r.Status == ItemSucceeded:
 		dst = append(dst, `,"output_url":null`...)
 	case r.Status == ItemSucceeded:
 		dst = append(append(dst, `,"output":`...), r.Payload...)

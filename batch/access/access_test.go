@@ -304,6 +304,41 @@ func TestFirst(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	})
+	t.Run("is not changed by another key in the file, which is foreign", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "admin.key")
+		var v fakeVault
+		foreign := func() bool {
+			t.Helper()
+			foreign, err := Foreign(ctx, &v, file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return foreign
+		}
+		if foreign() {
+			t.Error("a file that is not there is foreign")
+		}
+		text, _, err := First(ctx, &v, file)
+		if err != nil || foreign() {
+			t.Errorf("the file that was written is foreign, or %v", err)
+		}
+		if err := os.WriteFile(file, []byte(NewKey()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if again, created, err := First(ctx, &v, file); again != "" || created || err != nil || !foreign() {
+			t.Errorf("%q, %v, %v; foreign: %v", again, created, err, foreign())
+		}
+		known(t, &v, text)
+		if err := os.WriteFile(file, []byte("password"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Foreign(ctx, &v, file); err == nil || strings.Contains(err.Error(), "password") {
+			t.Errorf("what is no key: %v", err)
+		}
+		if foreign, err := Foreign(ctx, &v, ""); foreign || err != nil {
+			t.Errorf("no file: %v, %v", foreign, err)
+		}
+	})
 	t.Run("is another node's if that was first, and the file does not lie about it", func(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "admin.key")
 		v := &fakeVault{}

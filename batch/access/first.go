@@ -50,6 +50,25 @@ func First(ctx context.Context, v Vault, file string) (key string, created bool,
 	return key, created, nil
 }
 
+// Foreign reports whether the file holds a key that opens nothing here: none
+// of the vault's, or one that has expired. Whoever put it there believes
+// otherwise, but [First] makes no second key. No file is not foreign; what is
+// no key is an error, which never repeats the file's content.
+func Foreign(ctx context.Context, v Vault, file string) (bool, error) {
+	if file == "" {
+		return false, nil
+	}
+	key, err := readKey(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("admin key file: %w", err)
+	}
+	_, known, err := NewKeys(v).Find(ctx, key)
+	return err == nil && !known, err
+}
+
 // firstText reads the key from the file or makes one and writes it there.
 func firstText(file string) (key string, created bool, err error) {
 	if file == "" {

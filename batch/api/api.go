@@ -59,7 +59,7 @@ type Options struct {
 	// ours) and the status, 499 if the connection was given up.
 	Observe func(route, method string, status int, took time.Duration)
 
-	Logger *slog.Logger // default: discards
+	Logger *slog.Logger // failures of ours, and at level debug every request; default: discards
 
 	// Patience is how long a client may let us wait in the middle of a body
 	// or of reading an answer; default 30 s. A body must besides keep up

@@ -19,6 +19,7 @@ type answer struct {
 	http.ResponseWriter
 	control  *http.ResponseController
 	patience time.Duration
+	request  *http.Request
 	status   int   // 0 until the header is written
 	broken   error // what keeps the client from getting the answer
 	gone     bool  // the connection was given up
@@ -27,7 +28,7 @@ type answer struct {
 
 // newAnswer returns the answer to r, and gives the body of r its deadline.
 func newAnswer(w http.ResponseWriter, r *http.Request, patience time.Duration) *answer {
-	a := &answer{ResponseWriter: w, control: http.NewResponseController(w), patience: patience}
+	a := &answer{ResponseWriter: w, control: http.NewResponseController(w), patience: patience, request: r}
 	if r.Body != nil && r.Body != http.NoBody {
 		a.body = &body{ReadCloser: r.Body, control: a.control, patience: patience}
 		r.Body = a.body
@@ -40,11 +41,39 @@ func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 func (a *answer) WriteHeader(status int) {
 	a.status = status
-	if a.body != nil && !a.body.over {
-		a.body.hurry()
+	if a.leftover() {
+		// Else net/http would wait for the rest before it sends the answer.
+		a.Header().Set("Connection", "close")
 	}
 	a.extend()
 	a.ResponseWriter.WriteHeader(status)
+}
+
+// leftover reports whether there may be more of the body on the connection
+// than was read. HTTP/2 keeps that apart by itself.
+func (a *answer) leftover() bool {
+	return a.body != nil && !a.body.whole && a.request.ProtoMajor == 1
+}
+
+// What is read of a body that nobody needs, once its answer is out.
+const (
+	lingerBytes = 16 << 20
+	lingerTime  = 5 * time.Second
+)
+
+// linger sends the answer off and then reads on for a while: a connection
+// that is closed on a client still sending may take the answer with it. Who
+// asked whether to send has his answer and is not waited for.
+func (a *answer) linger() {
+	if a.gone || !a.leftover() || a.FlushError() != nil {
+		return
+	}
+	until := time.Now()
+	if a.body.read > 0 || a.request.Header.Get("Expect") == "" {
+		until = until.Add(lingerTime)
+	}
+	_ = a.control.SetReadDeadline(until)
+	_, _ = io.CopyN(io.Discard, a.body.ReadCloser, lingerBytes)
 }
 
 func (a *answer) Write(p []byte) (n int, err error) {
@@ -93,7 +122,7 @@ type body struct {
 	patience time.Duration
 	read     int64
 	waited   time.Duration
-	over     bool  // it came to its end, or broke off
+	whole    bool  // it came to its end
 	err      error // what broke it off
 }
 
@@ -104,18 +133,14 @@ func (b *body) extend() {
 	_ = b.control.SetReadDeadline(time.Now().Add(min(b.patience, b.patience+earned-b.waited)))
 }
 
-// hurry bounds how long net/http may take to drain what was not read, which
-// it does before it sends an answer.
-func (b *body) hurry() { _ = b.control.SetReadDeadline(time.Now().Add(b.patience / 2)) }
-
 func (b *body) Read(p []byte) (int, error) {
 	b.extend()
 	started := time.Now()
 	n, err := b.ReadCloser.Read(p)
 	b.waited += time.Since(started)
 	b.read += int64(n)
-	b.over = err != nil
-	if b.over && err != io.EOF {
+	b.whole = err == io.EOF
+	if err != nil && !b.whole {
 		b.err = err
 	}
 	return n, err

@@ -3,6 +3,7 @@ package api
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"net"
@@ -197,6 +198,55 @@ func TestSlowBodies(t *testing.T) {
 			time.Sleep(50 * time.Second) // less than a connection may idle
 		}
 		w.kept(3)
+	})
+}
+
+func TestRefusalsDoNotWaitForTheBody(t *testing.T) {
+	for name, c := range map[string]struct {
+		line, key, kind string
+		want            int
+	}{
+		"without a key":     {"POST /v1/batches", "none", "application/x-ndjson", 401},
+		"an unknown option": {"POST /v1/batches?colour=red", "", "application/x-ndjson", 422},
+		"an unknown type":   {"POST /v1/batches", "", "text/plain", 415},
+		"a wrong method":    {"DELETE /v1/batches", "", "application/x-ndjson", 405},
+		"no such path":      {"POST /none", "", "application/x-ndjson", 404},
+	} {
+		for _, length := range []string{"Content-Length: 2000000", "Content-Length: 2", "Transfer-Encoding: chunked"} {
+			for _, expect := range []string{"", "Expect: 100-continue\r\n"} {
+				inMemory(t, name+", "+length+" "+expect, func(t *testing.T, w *world, dial func() net.Conn) {
+					conn, start := dial(), time.Now()
+					io.WriteString(conn, c.line+" HTTP/1.1\r\nHost: x\r\nContent-Type: "+c.kind+"\r\n"+length+"\r\n"+expect+
+						"Authorization: Bearer "+cmp.Or(c.key, w.admin())+"\r\n\r\n")
+					in := bufio.NewReader(conn)
+					if got := answered(t, in); got != c.want || time.Since(start) > time.Second {
+						t.Errorf("answered %d after %s, want %d", got, time.Since(start), c.want)
+					}
+					if rest, err := io.ReadAll(in); err != nil || len(rest) > 0 || time.Since(start) > 2*lingerTime {
+						t.Errorf("then %q, %v after %s", rest, err, time.Since(start))
+					}
+				})
+			}
+		}
+	}
+	inMemory(t, "nor for the rest of one that is broken", func(t *testing.T, w *world, dial func() net.Conn) {
+		c, start := dial(), time.Now()
+		io.WriteString(c, strings.Replace(posting(w, 2_000_000), "application/x-ndjson", "application/json", 1)+"[")
+		if got := answered(t, bufio.NewReader(c)); got != 422 || time.Since(start) > time.Second {
+			t.Errorf("answered %d after %s", got, time.Since(start))
+		}
+	})
+	t.Run("and reach who sends it all first", func(t *testing.T) {
+		w := newWorld(t)
+		c := w.dial()
+		body := strings.Repeat(" ", lingerBytes-1)
+		_, err := fmt.Fprintf(c, "POST /v1/batches HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := answered(t, bufio.NewReader(c)); got != 401 {
+			t.Errorf("answered %d", got)
+		}
 	})
 }
 

@@ -2,11 +2,14 @@ package api
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -221,6 +224,37 @@ func TestEveryRequestIsObservedOnce(t *testing.T) {
 	}
 	if len(seen.all) != 5 {
 		t.Errorf("%q", seen.all)
+	}
+}
+
+func TestEveryRequestIsInTheLogAtLevelDebug(t *testing.T) {
+	var log lockedBuffer
+	w := newWorld(t, func(o *Options) {
+		o.Logger = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	id := w.store.put(w.tenants[0], 1, 1).String()
+	w.do("GET", "/v1/batches/"+id+"?q=hush", w.admin(), "", "X-Request-Id", "req-1", "X-Other", "hush")
+	w.do("HUSH", "/hush", "hush", "", "X-Request-Id", "req-2")
+	w.server.Close()
+	want := []string{"GET /v1/batches/{id} 400 req-1", "other none 404 req-2"}
+	var got []string
+	for line := range strings.Lines(log.String()) {
+		var l struct {
+			Level, Method, Route string
+			Status               int
+			Took                 *time.Duration
+			RequestID            string `json:"request_id"`
+		}
+		if err := json.Unmarshal([]byte(line), &l); err != nil || l.Level != "DEBUG" || l.Took == nil {
+			t.Errorf("%q, %v", line, err)
+		}
+		got = append(got, fmt.Sprintf("%s %s %d %s", l.Method, l.Route, l.Status, l.RequestID))
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if all := strings.ToLower(log.String()); strings.Contains(all, "hush") || strings.Contains(all, "cbk_") {
+		t.Errorf("the log says %s", all)
 	}
 }
 

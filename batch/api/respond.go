@@ -112,9 +112,11 @@ func (s *server) fail(a *answer, r *http.Request, id string, err error) {
 		a.Header().Set("Retry-After", strconv.Itoa(after))
 	}
 	a.Header().Set("Content-Type", "application/problem+json")
+	body := encode(p)
+	a.Header().Set("Content-Length", strconv.Itoa(len(body))) // it is whole before the handler is done: see linger
 	a.WriteHeader(p.Status)
 	// Whether it arrives is the client's affair.
-	_, _ = a.Write(encode(p))
+	_, _ = a.Write(body)
 }
 
 // encode returns plain data as a line of JSON.

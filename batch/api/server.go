@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -50,10 +51,22 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "private, no-cache")
 
 	path, rs, vars := s.match(r)
-	defer func() { s.Observe(path, methodLabel(r.Method), a.statusLabel(), time.Since(started)) }()
+	defer a.linger()
+	defer func() { s.note(r, path, id, a.statusLabel(), time.Since(started)) }()
 	err := guarded(func() error { return s.serve(a, r, rs, vars) })
 	if err != nil {
 		s.fail(a, r, id, err)
+	}
+}
+
+// note tells of an answered request: nothing in clear that a stranger chose,
+// but an id that is fit for it.
+func (s *server) note(r *http.Request, route, id string, status int, took time.Duration) {
+	method := methodLabel(r.Method)
+	s.Observe(route, method, status, took)
+	if s.Logger.Enabled(r.Context(), slog.LevelDebug) {
+		s.Logger.LogAttrs(r.Context(), slog.LevelDebug, "request", slog.String("method", method), slog.String("route", route),
+			slog.Int("status", status), slog.Duration("took", took), slog.String("request_id", id))
 	}
 }
 

@@ -44,6 +44,10 @@ func New(o Options) (*Client, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("%q is not the URL of a server: it looks like https://host:port", o.URL)
 	}
+	if before, _, found := strings.Cut(u.Path+"/", "/v1/"); found {
+		u.Path = before
+		return nil, fmt.Errorf("%q has a path too many: give the URL of the server alone, %s", o.URL, u)
+	}
 	c := &Client{base: strings.TrimRight(u.String(), "/"), key: o.Key, userAgent: o.UserAgent}
 	if c.userAgent == "" {
 		c.userAgent = "callbatch-client"
@@ -231,7 +235,7 @@ func (c *Client) send(req *http.Request) (*http.Response, error) {
 		return res, nil
 	}
 	defer res.Body.Close()
-	return nil, refused(res)
+	return nil, c.refused(res)
 }
 
 // mostAnswer bounds what is read of an answer that is not a stream: a
@@ -252,8 +256,9 @@ func (c *Client) decode(req *http.Request, into any) (*http.Response, error) {
 	if err != nil {
 		return nil, unreachable(req, err)
 	}
-	if err := json.Unmarshal(b, into); err != nil {
-		return nil, fmt.Errorf("%s does not answer like a Callbatch server: %w", c.base, err)
+	got, isBatch := into.(*Batch)
+	if json.Unmarshal(b, into) != nil || isBatch && got.ID == "" {
+		return nil, c.stranger(res)
 	}
 	return res, nil
 }

@@ -33,13 +33,23 @@ func against(t *testing.T, h http.HandlerFunc) *Client {
 }
 
 func TestURLsThatAreNoServer(t *testing.T) {
-	for _, u := range []string{"127.0.0.1:8080", "ftp://x", "http://", "https://u:p@x", "http://x?a=b", "http://x#f", "http://x:y"} {
+	for _, u := range []string{"127.0.0.1:8080", "ftp://x", "http://", "https://u:p@x", "http://x?a=b", "http://x#f", "http://x:y", "http://x/v1", "http://x/v1/", "http://x/v1/batches"} {
 		if _, err := New(Options{URL: u}); err == nil {
 			t.Errorf("%s is accepted", u)
 		}
 	}
 	if c, err := New(Options{}); err != nil || c.base != "http://127.0.0.1:8080" {
 		t.Errorf("the default is %+v, %v", c, err)
+	}
+}
+
+func TestTheURLHasNoVersion(t *testing.T) {
+	_, err := New(Options{URL: "https://v1/under/v1/"})
+	if err == nil || !strings.Contains(err.Error(), "a path too many: give the URL of the server alone, https://v1/under") {
+		t.Errorf("%v", err)
+	}
+	if c, err := New(Options{URL: "https://v1/under/"}); err != nil || c.base != "https://v1/under" {
+		t.Errorf("a server under a path of its own is %+v, %v", c, err)
 	}
 }
 
@@ -93,19 +103,26 @@ func TestErrors(t *testing.T) {
 		}
 	})
 	t.Run("what somebody else answers is not repeated", func(t *testing.T) {
-		for status, body := range map[int]string{502: "<html>nginx</html>", 307: "", 404: `{"message":"no route"}`, 200: "<html>hello</html>"} {
+		for _, a := range []struct {
+			status int
+			body   string
+		}{
+			{502, "<html>nginx</html>"}, {307, ""}, {404, `{"message":"no route"}`}, {200, "<html>hello</html>"},
+			{200, `"hello"`}, {200, `{"hello":"world"}`},
+		} {
 			c := against(t, func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("Location", "https://elsewhere.example/")
-				w.WriteHeader(status)
-				io.WriteString(w, body)
+				w.WriteHeader(a.status)
+				io.WriteString(w, a.body)
 			})
 			_, err := c.Batch(context.Background(), "bat_1")
-			var e *Error
-			if errors.As(err, &e) != (status != 200) || err == nil || strings.Contains(err.Error(), "html") {
-				t.Errorf("%d: %v", status, err)
-			}
-			if e != nil && (e.Status != status || e.Code != "") {
-				t.Errorf("%d: %+v", status, e)
+			_, streamed := c.Results(context.Background(), "bat_1", ResultOptions{})
+			for _, err := range []error{err, streamed} {
+				want := fmt.Sprintf("what answered at %s is not a Callbatch server (%d %s)", c.base, a.status, http.StatusText(a.status))
+				var e *Error
+				if !errors.As(err, &e) || e.Status != a.status || e.Code != "" || err.Error() != want {
+					t.Errorf("%d %s: %v, want %s", a.status, a.body, err, want)
+				}
 			}
 		}
 	})
@@ -143,7 +160,7 @@ func TestIdsStayWithinTheirSegment(t *testing.T) {
 		if r.URL.EscapedPath() != "/v1/batches/..%2F..%2Fmetrics%3Fx" {
 			t.Errorf("it asked for %s", r.URL)
 		}
-		io.WriteString(w, "{}")
+		io.WriteString(w, `{"id":"bat_1"}`)
 	})
 	if _, err := c.Batch(context.Background(), "../../metrics?x"); err != nil {
 		t.Error(err)
@@ -156,6 +173,7 @@ func TestResultsThatBreakOffAreAnError(t *testing.T) {
 		if r.URL.RawQuery != "after=-1&limit=5&status=succeeded" {
 			t.Errorf("it asked for %s", r.URL)
 		}
+		w.Header().Set("Content-Type", "application/x-ndjson")
 		w.Header().Set("Callbatch-Incomplete", "true")
 		io.WriteString(w, line+line[:20])
 		http.NewResponseController(w).Flush()
@@ -221,7 +239,7 @@ func TestWait(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			start := time.Now()
 			c, s := waiting(
-				says(200, `{"status":"queued"}`, "ETag", `W/"1"`, "Retry-After", "2"),
+				says(200, `{"id":"bat_1","status":"queued"}`, "ETag", `W/"1"`, "Retry-After", "2"),
 				func(r *http.Request) (*http.Response, error) {
 					if got := r.Header.Get("If-None-Match"); got != `W/"1"` {
 						t.Errorf("If-None-Match is %q", got)
@@ -230,8 +248,8 @@ func TestWait(t *testing.T) {
 				},
 				down,
 				says(503, `{"code":"unavailable"}`, "Retry-After", "5"),
-				says(200, `{"status":"running"}`, "ETag", `W/"2"`, "Retry-After", "2"),
-				says(200, `{"status":"completed"}`, "ETag", `W/"3"`),
+				says(200, `{"id":"bat_1","status":"running"}`, "ETag", `W/"2"`, "Retry-After", "2"),
+				says(200, `{"id":"bat_1","status":"completed"}`, "ETag", `W/"3"`),
 			)
 			var seen []string
 			b, err := c.Wait(context.Background(), "bat_1", WaitOptions{Progress: func(b Batch) { seen = append(seen, b.Status) }})
@@ -248,7 +266,7 @@ func TestWait(t *testing.T) {
 	})
 	t.Run("but not for ever on a server that is away", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c, s := waiting(says(200, `{"status":"queued"}`))
+			c, s := waiting(says(200, `{"id":"bat_1","status":"queued"}`))
 			for range 200 {
 				s.steps = append(s.steps, down)
 			}
@@ -284,7 +302,7 @@ func TestWait(t *testing.T) {
 	})
 	t.Run("nor longer than its caller", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c, _ := waiting(says(200, `{"status":"queued"}`, "Retry-After", "60"))
+			c, _ := waiting(says(200, `{"id":"bat_1","status":"queued"}`, "Retry-After", "60"))
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 			defer cancel()
 			b, err := c.Wait(ctx, "bat_1", WaitOptions{})

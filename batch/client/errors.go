@@ -41,6 +41,14 @@ func (e *Error) Error() string {
 	return e.Detail
 }
 
+// stranger is the error for an answer that no Callbatch server gives.
+func (c *Client) stranger(res *http.Response) *Error {
+	return &Error{
+		Status: res.StatusCode, Title: http.StatusText(res.StatusCode),
+		Detail: fmt.Sprintf("what answered at %s is not a Callbatch server (%d %s)", c.base, res.StatusCode, http.StatusText(res.StatusCode)),
+	}
+}
+
 // Unreachable says that no whole answer came.
 type Unreachable struct {
 	URL     string
@@ -80,12 +88,12 @@ func unreachable(req *http.Request, err error) error {
 }
 
 // refused reads an answer that is no success.
-func refused(res *http.Response) error {
+func (c *Client) refused(res *http.Response) error {
 	const most = 1 << 20
 	e := &Error{}
 	b, err := io.ReadAll(io.LimitReader(res.Body, most))
 	if err != nil || json.Unmarshal(b, e) != nil || e.Code == "" {
-		*e = Error{} // somebody else's words
+		e = c.stranger(res) // whose words are not repeated
 	}
 	e.Status, e.Title = res.StatusCode, http.StatusText(res.StatusCode)
 	e.RetryAfter = retryAfter(res.Header)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"mime"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -52,6 +53,10 @@ func (c *Client) Results(ctx context.Context, id string, o ResultOptions) (*Resu
 	res, err := c.send(req)
 	if err != nil {
 		return nil, err
+	}
+	if kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")); kind != "application/x-ndjson" {
+		res.Body.Close()
+		return nil, c.stranger(res)
 	}
 	lines := &stream{ReadCloser: res.Body, req: req}
 	return &Results{Lines: lines, Incomplete: res.Header.Get("Callbatch-Incomplete") == "true"}, nil

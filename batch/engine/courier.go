@@ -207,7 +207,7 @@ func (c *courier) deliver(work context.Context, d batch.Delivery) batch.AttemptO
 	}
 	ok, probe, wait := c.admit(d)
 	if !ok {
-		return refund(d, wait)
+		return refund(d, min(wait, longestHeld))
 	}
 	m, err := c.message(work, d)
 	if err != nil {
@@ -246,6 +246,11 @@ func (c *courier) unreadable(d batch.Delivery, err error) batch.AttemptOutcome {
 		return refund(d, longestBackoff)
 	}
 }
+
+// longestHeld is how long a message is put off whose host is down, however
+// long its breaker stays open: once the host is up again, what waited for it
+// must not be passed by everything newer.
+const longestHeld = 10 * time.Second
 
 // refund puts a message off by about wait, as if its attempt had not been.
 func refund(d batch.Delivery, wait time.Duration) batch.AttemptOutcome {

@@ -126,17 +126,35 @@ func (b *body) tooLarge() error {
 }
 
 // skipBOM skips one byte order mark of UTF-8, and refuses UTF-16 and UTF-32
-// for what they are: no JSON or CSV begins with NUL or has it second.
+// for what they are.
 func skipBOM(in *bufio.Reader) error {
-	head, _ := in.Peek(3) // an error comes again
+	const mark = "\xef\xbb\xbf"
+	head, _ := in.Peek(4) // an error comes again
 	switch {
-	case bytes.Equal(head, []byte("\xef\xbb\xbf")):
-		_, err := in.Discard(len(head))
+	case bytes.HasPrefix(head, []byte(mark)):
+		_, err := in.Discard(len(mark))
 		return err
-	case len(head) < 2:
-		return nil
-	case bytes.HasPrefix(head, []byte("\xff\xfe")), bytes.HasPrefix(head, []byte("\xfe\xff")), head[0] == 0, head[1] == 0:
+	case isWide(head):
 		return batch.Refuse(batch.Malformed, "invalid_utf8", "the body must be UTF-8; it looks like UTF-16 or UTF-32")
 	}
 	return nil
+}
+
+// isWide reports whether a text begins as UTF-16 or UTF-32 does: with a byte
+// order mark of theirs, or with NULs where ASCII has them in four bytes.
+func isWide(head []byte) bool {
+	for _, mark := range []string{"\xff\xfe", "\xfe\xff", "\x00\x00\xfe\xff"} {
+		if bytes.HasPrefix(head, []byte(mark)) {
+			return true
+		}
+	}
+	if len(head) < 4 {
+		return false
+	}
+	switch [4]bool{head[0] == 0, head[1] == 0, head[2] == 0, head[3] == 0} {
+	case [4]bool{0: true, 2: true}, [4]bool{1: true, 3: true}, // UTF-16
+		[4]bool{0: true, 1: true, 2: true}, [4]bool{1: true, 2: true, 3: true}: // UTF-32
+		return true
+	}
+	return false
 }

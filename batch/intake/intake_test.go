@@ -176,6 +176,9 @@ func TestWhatIsRefused(t *testing.T) {
 		{name: "UTF-16 BE with mark", contentType: asJSON, body: "\xfe\xff\x00" + utf16("{}"), code: batch.Malformed, reason: "invalid_utf8", says: "UTF-16"},
 		{name: "UTF-16 LE without mark", contentType: asNDJSON, body: utf16("{}"), code: batch.Malformed, reason: "invalid_utf8", says: "UTF-16"},
 		{name: "UTF-16 BE without mark", contentType: asNDJSON, body: "\x00" + utf16("{}"), code: batch.Malformed, reason: "invalid_utf8", says: "UTF-16"},
+		{name: "UTF-32 LE", contentType: asNDJSON, body: "1\x00\x00\x00\n\x00\x00\x00", code: batch.Malformed, reason: "invalid_utf8", says: "UTF-32"},
+		{name: "UTF-32 BE", contentType: asNDJSON, body: "\x00\x00\x001\x00\x00\x00\n", code: batch.Malformed, reason: "invalid_utf8", says: "UTF-32"},
+		{name: "UTF-32 BE with mark", contentType: asNDJSON, body: "\x00\x00\xfe\xff\x00\x00\x001", code: batch.Malformed, reason: "invalid_utf8", says: "UTF-32"},
 		{name: "Latin-1", contentType: asNDJSON, body: "1\n\"caf\xe9\"\n", code: batch.Malformed, reason: "invalid_utf8", line: 2},
 		{name: "Latin-1 in JSON", contentType: asJSON, body: "{\"items\":[\"caf\xe9\"]}", code: batch.Malformed, reason: "invalid_utf8"},
 		{name: "overlong UTF-8", contentType: asNDJSON, body: "\"\xc0\xaf\"", code: batch.Malformed, reason: "invalid_utf8", line: 1},
@@ -186,7 +189,11 @@ func TestWhatIsRefused(t *testing.T) {
 		{name: "lone surrogate in JSON", contentType: asJSON, body: `{"items":[1,{"a":"x\ud800"}]}`, code: batch.Malformed, reason: "lone_surrogate"},
 		{name: "raw NUL in a string", contentType: asNDJSON, body: "\"a\x00b\"", code: batch.Malformed, reason: "invalid_json", line: 1},
 		{name: "raw control character in a string", contentType: asNDJSON, body: "\"a\x01b\"", code: batch.Malformed, reason: "invalid_json", line: 1},
-		{name: "NUL padding", contentType: asNDJSON, body: "{\"a\":1}\x00\x00\x00", code: batch.Malformed, reason: "trailing_data", line: 1},
+		{name: "NUL padding", contentType: asNDJSON, body: "{\"a\":1}\x00\x00\x00", code: batch.Malformed, reason: "invalid_json", line: 1},
+		{name: "a NUL behind the first byte", contentType: asNDJSON, body: "1\x00", code: batch.Malformed, reason: "invalid_json", line: 1},
+		{name: "a NUL behind the first byte and more lines", contentType: asNDJSON, body: "1\x00\n2\n", code: batch.Malformed, reason: "invalid_json", line: 1},
+		{name: "a NUL first", contentType: asNDJSON, body: "\x0012\n", code: batch.Malformed, reason: "invalid_json", line: 1},
+		{name: "nothing but NULs", contentType: asNDJSON, body: "\x00\x00\x00\x00\x00", code: batch.Malformed, reason: "invalid_json", line: 1},
 		{name: "NUL padding behind the last line", contentType: asNDJSON, body: "{\"a\":1}\n\x00\x00\x00", code: batch.Malformed, reason: "invalid_json", line: 2},
 		{name: "NUL padding of JSON", contentType: asJSON, body: "{\"items\":[1]}\x00\x00", code: batch.Malformed, reason: "trailing_data"},
 		{name: "duplicate member", contentType: asNDJSON, body: `{"a":1,"a":2}`, code: batch.Malformed, reason: "duplicate_member", line: 1},
@@ -239,7 +246,11 @@ func TestWhatIsRefused(t *testing.T) {
 		{name: "metadata no object", contentType: asJSON, body: `{"items":[1],"metadata":[]}`, code: batch.Invalid, reason: "wrong_type", says: "metadata"},
 		{name: "metadata of a mebibyte", contentType: asJSON, body: `{"items":[1],"metadata":{"a":"` + strings.Repeat("x", 1<<20) + `"}}`, code: batch.TooLarge, reason: "option_too_large"},
 		{name: "bad id_field", contentType: asJSON, body: `{"id_field":"a","items":[1]}`, code: batch.Invalid, reason: "bad_pointer"},
-		{name: "white space without end", contentType: asJSON, body: `{"items":[1` + strings.Repeat(" ", 4<<20), code: batch.TooLarge, reason: "item_too_large"},
+		{name: "white space without end", contentType: asJSON, body: `{"items":[1` + strings.Repeat(" ", 4<<20), code: batch.TooLarge, reason: "too_much_space"},
+		{name: "white space before the first item", contentType: asJSON, body: `{"items":[` + strings.Repeat(" ", 2<<20) + "1]}", code: batch.TooLarge, reason: "too_much_space"},
+		{name: "white space around a comma", contentType: asJSON, body: `{"items":[1` + strings.Repeat(" ", 40<<10) + "," + strings.Repeat("\n", 40<<10) + "2]}", code: batch.TooLarge, reason: "too_much_space"},
+		{name: "white space before an option", contentType: asJSON, body: `{"processor":` + strings.Repeat("\t", 2<<20) + `"price","items":[1]}`, code: batch.TooLarge, reason: "too_much_space"},
+		{name: "an option nested too deep", contentType: asJSON, body: `{"items":[1],"metadata":` + strings.Repeat("[", 20_000), code: batch.Malformed, reason: "too_deep", says: "a value is nested"},
 		{name: "no content type", contentType: "", body: "1", code: batch.Unsupported, reason: "unsupported_content_type"},
 		{name: "plain text", contentType: "text/plain", body: "1", code: batch.Unsupported, reason: "unsupported_content_type"},
 		{name: "other charset", contentType: "application/json; charset=utf-16", body: "1", code: batch.Unsupported, reason: "unsupported_charset"},
@@ -267,6 +278,24 @@ func TestWhatIsRefused(t *testing.T) {
 	}
 }
 
+func TestAFaultAmongTheItemsNamesTheItem(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"items":[1,]}`:             "1 ",
+		`{"items":[,1]}`:             "0 ",
+		`{"items":[1,,2]}`:           "1 ",
+		`{"items":[1 2]}`:            "1 ",
+		`{"items":[1,2,[3,{"a":x}]`:  "2 /1/a",
+		`{"items":{"0":x}}`:          "-1 /items/0",
+		`{"items":[1],"metadata":{,`: "-1 /metadata",
+	} {
+		_, _, err := read(t, request(asJSON, body), withProcessor)
+		e := refused(t, err)
+		if got := fmt.Sprintf("%d %s", e.Places[0].Index, e.Places[0].Pointer); got != want || e.Reason != "invalid_json" {
+			t.Errorf("%s: got %q (%v), want %q", body, got, err, want)
+		}
+	}
+}
+
 func TestEveryLimitIsNamed(t *testing.T) {
 	line := `"` + strings.Repeat("x", 62) + `"` // 64 bytes
 	big := strings.Repeat("7", 3<<20)
@@ -282,6 +311,7 @@ func TestEveryLimitIsNamed(t *testing.T) {
 		{"a line one byte too long", asNDJSON, line + "\n", intake.Options{ItemBytes: 63}, false, "line_too_long", "limits.item_bytes"},
 		{"an item one byte too long", asJSON, `{"items":[` + line + `]}`, intake.Options{ItemBytes: 63}, false, "item_too_large", "limits.item_bytes"},
 		{"white space is not the item", asNDJSON, strings.Repeat(" ", 1000) + line + "   \r\n", intake.Options{ItemBytes: 64}, true, "", ""},
+		{"white space is not the item in JSON", asJSON, `{"items":[` + strings.Repeat(" ", 60<<10) + line + `]}`, intake.Options{ItemBytes: 64}, true, "", ""},
 		{"a line far too long", asNDJSON, big, intake.Options{}, false, "line_too_long", "limits.item_bytes"},
 		{"an item far too long", asJSON, `{"items":[` + big + `]}`, intake.Options{}, false, "item_too_large", "limits.item_bytes"},
 		{"a body of exactly the limit", asNDJSON, line, intake.Options{Body: 64}, true, "", ""},
@@ -613,6 +643,18 @@ func TestOptions(t *testing.T) {
 			_, _, err := read(t, intake.Request{ContentType: asNDJSON, Query: c.query, Body: strings.NewReader("1"), Length: -1}, withProcessor)
 			if e := refused(t, err); e.Code != c.code || e.Word() != c.reason {
 				t.Errorf("got %s %s (%v), want %s %s", e.Code, e.Word(), e, c.code, c.reason)
+			}
+		})
+	}
+	for name, r := range map[string]intake.Request{
+		"given twice":   {ContentType: asNDJSON, Query: url.Values{"processor": {"a", "b"}}, Body: strings.NewReader("1"), Length: -1},
+		"empty":         {ContentType: asNDJSON, Query: url.Values{"processor": {""}}, Body: strings.NewReader("1"), Length: -1},
+		"of wrong type": request(asJSON, `{"processor":7,"items":[1]}`),
+	} {
+		t.Run("one that is "+name+" is not said to be missing as well", func(t *testing.T) {
+			_, _, err := read(t, r, intake.Options{})
+			if e := refused(t, err); len(e.Places) != 1 || e.Places[0].Code == "required" {
+				t.Errorf("got %v: %+v", err, e.Places)
 			}
 		})
 	}

@@ -2,6 +2,7 @@ package intake
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -144,10 +145,11 @@ func (d *document) array(ctx context.Context) error {
 		d.spool = &spool{dir: d.s.limits.Dir}
 	}
 	for {
-		d.allow(d.s.limits.ItemBytes + padding)
+		d.allow(padding) // up to where the item begins
 		if d.dec.PeekKind() == ']' {
 			break
 		}
+		d.allow(padding + d.s.limits.ItemBytes)
 		if err := d.item(ctx); err != nil {
 			return err
 		}
@@ -160,10 +162,16 @@ func (d *document) array(ctx context.Context) error {
 
 func (d *document) item(ctx context.Context) error {
 	raw, err := d.dec.ReadValue()
-	if errors.Is(err, errWindow) {
+	switch {
+	case err == nil:
+	case errors.Is(err, errWindow) && !d.blank():
 		return d.s.itemTooLarge(d.s.items, -1)
-	}
-	if err != nil {
+	case isSyntactic(err):
+		p := d.syntax(err)
+		p.Index = d.s.items
+		_, p.Pointer, _ = strings.Cut(p.Pointer, "/items/"+strconv.Itoa(p.Index))
+		return refuse(batch.Malformed, *p)
+	default:
 		return d.failed(err)
 	}
 	index, err := d.s.admit(len(raw), -1)
@@ -179,35 +187,31 @@ func (d *document) item(ctx context.Context) error {
 // failed says why the decoder could not go on.
 func (d *document) failed(err error) error {
 	switch {
+	case errors.Is(err, errWindow) && d.blank():
+		return batch.Refuse(batch.TooLarge, "too_much_space", "there is too much white space between two values: more than %d bytes", padding)
 	case errors.Is(err, errWindow):
 		return batch.Refuse(batch.TooLarge, "option_too_large", "an option has at most %d bytes", optionBytes)
 	case isSyntactic(err):
-		p := syntaxProblem(err, d.dec.UnreadBuffer(), d.dec.InputOffset())
-		locate(p)
-		return refuse(batch.Malformed, *p)
+		return refuse(batch.Malformed, *d.syntax(err))
 	default:
 		return err
 	}
 }
 
+// blank reports whether there is nothing but white space where the decoder
+// could not go on.
+func (d *document) blank() bool { return len(bytes.Trim(d.dec.UnreadBuffer(), " \t\r\n,:")) == 0 }
+
+// syntax says what is wrong with the document, its pointer as the place.
+func (d *document) syntax(err error) *batch.Problem {
+	p := syntaxProblem(err, d.dec.UnreadBuffer(), d.dec.InputOffset())
+	p.Index, p.Line = -1, -1
+	return p
+}
+
 func isSyntactic(err error) bool {
 	_, ok := errors.AsType[*jsontext.SyntacticError](err)
 	return ok
-}
-
-// locate turns a pointer into the document to one into its item, if it is one.
-func locate(p *batch.Problem) {
-	p.Index, p.Line = -1, -1
-	rest, ok := strings.CutPrefix(p.Pointer, "/items/")
-	if !ok {
-		return
-	}
-	number, _, _ := strings.Cut(rest, "/")
-	index, err := strconv.Atoi(number)
-	if err != nil {
-		return
-	}
-	p.Index, p.Pointer = index, rest[len(number):]
 }
 
 // allow lets the decoder read n bytes beyond what it has returned. Without it

@@ -49,8 +49,11 @@ func (j *judge) item(raw []byte, valid bool) (id []byte, p *batch.Problem) {
 	if err != nil {
 		return nil, syntaxProblem(err, raw, 0)
 	}
-	if _, err := j.dec.ReadToken(); err != io.EOF {
+	switch _, err := j.dec.ReadToken(); {
+	case err == nil:
 		return nil, &batch.Problem{Code: "trailing_data", Detail: "one line is one JSON value; lines end in LF or CRLF"}
+	case err != io.EOF:
+		return nil, syntaxProblem(err, raw, 0)
 	}
 	if j.path == nil {
 		return nil, nil
@@ -171,7 +174,7 @@ func syntaxProblem(err error, near []byte, offset int64) *batch.Problem {
 	r, size := utf8.DecodeRune(near)
 	switch {
 	case strings.Count(string(e.JSONPointer), "/") > batch.MaxDepth+2:
-		p.Code, p.Detail = "too_deep", fmt.Sprintf("an item is nested at most %d deep", batch.MaxDepth)
+		p.Code, p.Detail = "too_deep", fmt.Sprintf("a value is nested at most %d deep", batch.MaxDepth)
 	case errors.Is(err, jsontext.ErrDuplicateName):
 		p.Code, p.Detail = "duplicate_member", "an object has two members of one name"
 	case errors.Is(err, io.ErrUnexpectedEOF):

@@ -44,6 +44,11 @@ func (ps *problems) add(p batch.Problem) {
 	ps.list = slices.Insert(ps.list, at, p)
 }
 
+// has reports whether there is a problem at the place of p already.
+func (ps *problems) has(p batch.Problem) bool {
+	return slices.ContainsFunc(ps.list, func(q batch.Problem) bool { return q.Index == p.Index && q.Pointer == p.Pointer })
+}
+
 // err returns the refusal that names all problems.
 func (ps *problems) err() error {
 	e := &batch.Error{Code: batch.Invalid, Reason: ps.word, Message: sentence(ps.list[0]), Places: ps.list, More: ps.more}

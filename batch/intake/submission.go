@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/callbatch/callbatch/batch"
 )
@@ -34,6 +35,8 @@ func (s *submission) settle() {
 	if s.options.Processor == "" {
 		ps = append(ps, optionProblem("processor", "required", "processor is required: the server has no default"))
 	}
+	// An option that could not be read is not there; that was its fault once.
+	ps = slices.DeleteFunc(ps, s.problems.has)
 	// The server judges only what is well formed.
 	if len(ps) == 0 && !s.problems.any() && s.limits.Check != nil {
 		ps = s.limits.Check(s.options)

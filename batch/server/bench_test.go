@@ -49,7 +49,7 @@ func items(n int) []byte {
 func start(tb testing.TB, o server.Options) string {
 	tb.Helper()
 	o.Listen, o.Dev, o.Store = "127.0.0.1:0", true, filepath.Join(tb.TempDir(), "callbatch.db")
-	o.Limits.MinFree = 64 << 20
+	o.Limits.MinFree, o.Limits.MinWork = 64<<20, 16<<20
 	ready := make(chan net.Addr, 1)
 	o.Ready = func(a net.Addr) { ready <- a }
 	ctx, cancel := context.WithCancel(context.Background())

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"syscall"
@@ -12,15 +13,16 @@ import (
 const (
 	leastFree   = 1 << 30   // new work is refused below this, or below a share of the disk
 	freeShare   = 20        // that share is one part in so many
-	leastToWork = 256 << 20 // nothing new is started below this
+	leastToWork = 256 << 20 // no item is started below this
 	diskGlance  = time.Second
 )
 
 // A disk is what the store's file has left to grow. A full disk is known
 // before it happens: everything but new work goes on.
 type disk struct {
-	dir   string
-	least int64 // settable; 0: the default
+	dir     string
+	minFree int64 // settable; 0: the default
+	minWork int64 // likewise
 
 	mu          sync.Mutex
 	at          time.Time
@@ -44,10 +46,7 @@ func (d *disk) glance() (free, total int64, ok bool) {
 // accepting says why no work is taken in, if the disk is why.
 func (d *disk) accepting() error {
 	free, total, ok := d.glance()
-	least := d.least
-	if least == 0 {
-		least = max(leastFree, total/freeShare)
-	}
+	least := cmp.Or(d.minFree, max(leastFree, total/freeShare))
 	if !ok || free >= least {
 		return nil
 	}
@@ -57,14 +56,11 @@ func (d *disk) accepting() error {
 // working reports whether there is room to record what is started.
 func (d *disk) working() bool {
 	free, _, ok := d.glance()
-	least := int64(leastToWork)
-	if d.least > 0 {
-		least = min(least, d.least)
-	}
-	return !ok || free >= least
+	return !ok || free >= cmp.Or(d.minWork, leastToWork)
 }
 
-// cautious is a store whose blocks are not claimed while the disk is full.
+// cautious is a store that takes no new work while the disk is full: uploads
+// end, and no block is claimed. Everything else goes on.
 type cautious struct {
 	batch.Store
 	disk *disk
@@ -75,4 +71,29 @@ func (c cautious) Claim(ctx context.Context, q batch.Claim) ([]batch.Work, error
 		return nil, nil
 	}
 	return c.Store.Claim(ctx, q)
+}
+
+func (c cautious) Stage(ctx context.Context, tenant batch.TenantID, id batch.ID) batch.Stage {
+	return cautiousStage{c.Store.Stage(ctx, tenant, id), c.disk}
+}
+
+// Batch says of a batch that does not move that the full disk is why.
+func (c cautious) Batch(ctx context.Context, tenant batch.TenantID, id batch.ID) (batch.Batch, error) {
+	b, err := c.Store.Batch(ctx, tenant, id)
+	if err == nil && !b.Status.Terminal() && b.InFlight == 0 && !c.disk.working() {
+		b.WaitingOn = "disk_full"
+	}
+	return b, err
+}
+
+type cautiousStage struct {
+	batch.Stage
+	disk *disk
+}
+
+func (s cautiousStage) Append(ctx context.Context, b batch.Block) error {
+	if err := s.disk.accepting(); err != nil {
+		return err
+	}
+	return s.Stage.Append(ctx, b)
 }

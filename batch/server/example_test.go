@@ -37,7 +37,7 @@ func Example() {
 			Listen: "127.0.0.1:0", Store: filepath.Join(dir, "callbatch.db"), Dev: true,
 			Processors:       map[string]server.Processor{"double": {Do: batch.ProcessorFunc(double)}},
 			DefaultProcessor: "double",
-			Limits:           server.Limits{MinFree: 16 << 20},
+			Limits:           server.Limits{MinFree: 16 << 20, MinWork: 8 << 20},
 			Ready:            func(a net.Addr) { ready <- a },
 		})
 	}()

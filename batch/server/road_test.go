@@ -38,6 +38,7 @@ type site struct {
 
 func newSite(t *testing.T, o server.Options) *site {
 	o.Listen, o.Dev, o.Store, o.Limits.MinFree = "127.0.0.1:0", true, filepath.Join(t.TempDir(), "callbatch.db"), 16<<20
+	o.Limits.MinWork = 8 << 20
 	s := &site{t: t, o: o}
 	s.start()
 	t.Cleanup(func() {

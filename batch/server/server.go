@@ -65,7 +65,7 @@ func start(ctx context.Context, o Options) (_ *server, err error) {
 	if o.DefaultProcessor != "" && o.Processors[o.DefaultProcessor].Do == nil {
 		return nil, fmt.Errorf("default_processor: there is no processor %q", o.DefaultProcessor)
 	}
-	s := &server{o: o, disk: &disk{dir: filepath.Dir(o.Store), least: o.Limits.MinFree}}
+	s := &server{o: o, disk: &disk{dir: filepath.Dir(o.Store), minFree: o.Limits.MinFree, minWork: o.Limits.MinWork}}
 	if s.store, err = storage.Open(ctx, o.Store, storage.Options{Hold: o.Callbacks.Hold, Logger: o.Logger}); err != nil {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func start(ctx context.Context, o Options) (_ *server, err error) {
 	s.sender = callback.NewSender(callback.Options{
 		Policy: policy, Timeout: o.Callbacks.Timeout, Version: o.Version, MaxIdlePerHost: o.Callbacks.PerHost,
 	})
-	s.engine = engine.New(cautious{s.store, s.disk}, engine.Options{
+	s.engine = engine.New(s.cautious(), engine.Options{
 		Processors: o.Processors, MaxOutput: o.Limits.Output,
 		Sender:   s.sender,
 		Schedule: callback.Schedule{Steps: o.Callbacks.Schedule, Window: o.Callbacks.Window},
@@ -111,8 +111,13 @@ func (s *server) keys(ctx context.Context) (*access.Keys, error) {
 	if created && s.o.AdminKeyFile == "" && s.o.Announce != nil {
 		s.o.Announce(key)
 	}
+	if foreign, err := access.Foreign(ctx, s.store, s.o.AdminKeyFile); foreign || err != nil {
+		s.o.Logger.Warn("the admin key file does not hold a key of this store: its keys stay as they are", "file", s.o.AdminKeyFile, "error", err)
+	}
 	return access.NewKeys(s.store), nil
 }
+
+func (s *server) cautious() cautious { return cautious{s.store, s.disk} }
 
 // policy says where callbacks may go, and never to ourselves.
 func (s *server) policy() *guard.Policy {
@@ -131,7 +136,7 @@ func (s *server) policy() *guard.Policy {
 func (s *server) handler(keys *access.Keys, policy *guard.Policy, m *metrics.Metrics) http.Handler {
 	o := s.o
 	return api.New(api.Options{
-		Store: s.store, Keys: keys, Processors: s.processors, DefaultProcessor: o.DefaultProcessor,
+		Store: s.cautious(), Keys: keys, Processors: s.processors, DefaultProcessor: o.DefaultProcessor,
 		CheckCallback: func(raw string) error { _, err := policy.CheckURL(raw); return err },
 		Limits: intake.Options{
 			Items: o.Limits.Items, ItemBytes: o.Limits.ItemBytes, Body: o.Limits.Body, Ratio: o.Limits.Ratio,
