@@ -212,6 +212,23 @@ func TestBreakerOfAHost(t *testing.T) {
 			t.Errorf("%d attempts for 30 messages", n)
 		}
 	})
+	bubble(t, "keeps what it holds back close at hand, so that nothing newer passes it", func(t *testing.T, m *memory) {
+		start(t, m, engine.Options{Sender: &receiver{answer: always(unavailable)}, InFlight: 1})
+		ids := m.post(hook, 30)
+		time.Sleep(30 * time.Minute)
+		held := 0
+		for _, id := range ids {
+			if l := m.message(id); l.State == batch.MessageWaiting && l.Made == 0 {
+				held++
+				if wait := time.Until(l.Due); wait > 15*time.Second {
+					t.Errorf("a message that was never sent waits %s", wait)
+				}
+			}
+		}
+		if held == 0 {
+			t.Error("none was held back: the test shows nothing")
+		}
+	})
 	bubble(t, "is shared between tenants for what lies below HTTP, and for nothing else", func(t *testing.T, m *memory) {
 		for i, c := range []struct {
 			r      callback.Result
