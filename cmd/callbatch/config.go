@@ -2,7 +2,7 @@ package main
 
 import (
 	"fmt"
-	"log/slog"
+	"net"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -35,25 +35,26 @@ type limits struct {
 	Body      size `koanf:"body_bytes"`
 	Ratio     int  `koanf:"ratio"`
 	MinFree   size `koanf:"min_free"`
+	MinWork   size `koanf:"min_work"`
 }
 
 type callbacks struct {
-	Schedule  []wait         `koanf:"schedule"`
-	Window    span           `koanf:"window"`
-	Timeout   span           `koanf:"timeout"`
-	AllowHTTP bool           `koanf:"allow_http"`
-	Allow     []netip.Prefix `koanf:"allow"`
-	Ports     []uint16       `koanf:"ports"`
-	PageBytes size           `koanf:"page_bytes"`
-	PageItems int            `koanf:"page_items"`
-	Hold      span           `koanf:"hold"`
-	PerHost   int            `koanf:"per_host"`
-	InFlight  int            `koanf:"in_flight"`
+	Schedule  []wait    `koanf:"schedule"`
+	Window    span      `koanf:"window"`
+	Timeout   span      `koanf:"timeout"`
+	AllowHTTP bool      `koanf:"allow_http"`
+	Allow     []network `koanf:"allow"`
+	Ports     []uint16  `koanf:"ports"`
+	PageBytes size      `koanf:"page_bytes"`
+	PageItems int       `koanf:"page_items"`
+	Hold      span      `koanf:"hold"`
+	PerHost   int       `koanf:"per_host"`
+	InFlight  int       `koanf:"in_flight"`
 }
 
 type logging struct {
-	Level  slog.Level `koanf:"level"`
-	Format string     `koanf:"format"`
+	Level  level  `koanf:"level"`
+	Format string `koanf:"format"`
 }
 
 // options returns the part of the configuration that needs nothing made.
@@ -63,12 +64,13 @@ func (c config) options() server.Options {
 		DefaultProcessor: c.DefaultProcessor,
 		Limits: server.Limits{
 			Items: c.Limits.Items, ItemBytes: int(c.Limits.ItemBytes), Output: int(c.Limits.Output),
-			Body: int64(c.Limits.Body), Ratio: c.Limits.Ratio, MinFree: int64(c.Limits.MinFree),
+			Body: int64(c.Limits.Body), Ratio: c.Limits.Ratio, MinFree: int64(c.Limits.MinFree), MinWork: int64(c.Limits.MinWork),
 		},
 		Callbacks: server.Callbacks{
-			Schedule: durations(c.Callbacks.Schedule),
+			Schedule: convert(c.Callbacks.Schedule, func(w wait) time.Duration { return time.Duration(w) }),
 			Window:   time.Duration(c.Callbacks.Window), Timeout: time.Duration(c.Callbacks.Timeout),
-			AllowHTTP: c.Callbacks.AllowHTTP, Allow: c.Callbacks.Allow, Ports: c.Callbacks.Ports,
+			AllowHTTP: c.Callbacks.AllowHTTP, Ports: c.Callbacks.Ports,
+			Allow:     convert(c.Callbacks.Allow, func(n network) netip.Prefix { return netip.Prefix(n) }),
 			PageBytes: int(c.Callbacks.PageBytes), PageItems: c.Callbacks.PageItems,
 			Hold:    time.Duration(c.Callbacks.Hold),
 			PerHost: c.Callbacks.PerHost, InFlight: c.Callbacks.InFlight,
@@ -77,12 +79,11 @@ func (c config) options() server.Options {
 	}
 }
 
-func durations(ws []wait) []time.Duration {
-	var ds []time.Duration
-	for _, w := range ws {
-		ds = append(ds, time.Duration(w))
+func convert[A, B any](from []A, one func(A) B) (to []B) {
+	for _, a := range from {
+		to = append(to, one(a))
 	}
-	return ds
+	return to
 }
 
 // mostItem is the most that limits may allow of an item or an output.
@@ -101,6 +102,14 @@ func (c config) mistakes() []mistake {
 	between("limits.output_bytes", int64(c.Limits.Output), 1, mostItem)
 	between("callbacks.page_bytes", int64(c.Callbacks.PageBytes), batch.MinPageBytes, batch.MaxPageBytes)
 	between("callbacks.page_items", int64(c.Callbacks.PageItems), 1, batch.BlockItems)
+	if c.Callbacks.Schedule != nil && len(c.Callbacks.Schedule) == 0 {
+		bad("callbacks.schedule", `needs at least one step, such as "0s"`)
+	}
+	if c.Listen != "" && !isAddress(c.Listen) {
+		bad("listen", `must look like "127.0.0.1:8080", not %q`, c.Listen)
+	} else if c.Dev && c.Listen != "" && !isLoopback(c.Listen) {
+		bad("listen", "--dev needs no key, so it serves loopback only: %q is not", c.Listen)
+	}
 	if !slices.Contains([]string{"", "auto", "json", "text"}, c.Log.Format) {
 		bad("log.format", `must be "auto", "json" or "text"`)
 	}
@@ -111,6 +120,22 @@ func (c config) mistakes() []mistake {
 		bad("default_processor", "no processor is called %q", c.DefaultProcessor)
 	}
 	return all
+}
+
+// isAddress reports whether raw is an address to listen on.
+func isAddress(raw string) bool {
+	_, port, err := net.SplitHostPort(raw)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	return err == nil && port != ""
+}
+
+// isLoopback reports whether only this machine reaches the address.
+func isLoopback(address string) bool {
+	host, _, _ := net.SplitHostPort(address) // judged before
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // isBase reports whether paths can be put behind raw.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -63,7 +64,7 @@ public_url: https://batches.example
 default_processor: price
 processors:
   price: {jq: '{total: (.qty * .price)}'}
-limits: {items: 1000, item_bytes: 64KiB, output_bytes: 65536, body_bytes: 1GiB, ratio: 50, min_free: 10MB}
+limits: {items: 1000, item_bytes: 64KiB, output_bytes: 65536, body_bytes: 1GiB, ratio: 50, min_free: 10MB, min_work: 5MiB}
 callbacks:
   schedule: [0s, 5s, 5m]
   window: 24h
@@ -86,7 +87,7 @@ log: {level: debug, format: text}
 			Listen: "127.0.0.1:9000", Store: "data/batches.db", PublicURL: "https://batches.example",
 			DefaultProcessor: "price", AdminKeyFile: "key.txt", Drain: 3 * time.Second,
 			Limits: server.Limits{
-				Items: 1000, ItemBytes: 64 << 10, Output: 64 << 10, Body: 1 << 30, Ratio: 50, MinFree: 10_000_000,
+				Items: 1000, ItemBytes: 64 << 10, Output: 64 << 10, Body: 1 << 30, Ratio: 50, MinFree: 10_000_000, MinWork: 5 << 20,
 			},
 			Callbacks: server.Callbacks{
 				Schedule: []time.Duration{0, 5 * time.Second, 5 * time.Minute},
@@ -102,7 +103,7 @@ log: {level: debug, format: text}
 		if p := o.Processors["price"]; p.Do == nil || p.Kind != "jq" {
 			t.Errorf("processor price: %+v, want a jq program", p)
 		}
-		if log.Level.String() != "DEBUG" || log.Format != "text" {
+		if slog.Level(log.Level).String() != "DEBUG" || log.Format != "text" {
 			t.Errorf("logging: %+v", log)
 		}
 	})
@@ -127,7 +128,7 @@ log: {level: debug, format: text}
 			t.Fatal(err)
 		}
 		c := o.Callbacks
-		if !o.Dev || !c.AllowHTTP || len(c.Schedule) != 2 || len(c.Allow) != 2 || len(c.Ports) != 1 || o.Limits.ItemBytes != 2048 || log.Level.String() != "WARN" {
+		if !o.Dev || !c.AllowHTTP || len(c.Schedule) != 2 || len(c.Allow) != 2 || len(c.Ports) != 1 || o.Limits.ItemBytes != 2048 || slog.Level(log.Level).String() != "WARN" {
 			t.Errorf("options: %+v, logging: %+v", o, log)
 		}
 	})
@@ -139,6 +140,24 @@ log: {level: debug, format: text}
 		}
 		if o.Drain != 3*time.Second || o.Listen != "" {
 			t.Errorf("drain %v, listen %q, want the file's 3s and nothing", o.Drain, o.Listen)
+		}
+	})
+
+	t.Run("a processor's name may have dots, underscores and hyphens", func(t *testing.T) {
+		o, _, err := load(t, "processors: {A.b_c-"+strings.Repeat("9", 58)+": {jq: .}}", nil)
+		if err != nil || len(o.Processors) != 1 {
+			t.Errorf("processors %v, %v", o.Processors, err)
+		}
+	})
+
+	t.Run("only variables that look like ours are called unknown", func(t *testing.T) {
+		got := unknownVariables([]string{
+			"CALLBATCH_CALLBACK_TIMEOUT=1s", "CALLBATCH_CALLBACKS_TIMEOUT=1s", "CALLBATCH_LISTN=x", "CALLBATCH_EMPTY=", "PATH=y", "CALLBATCHES=1",
+			"CALLBATCH_URL=x", "CALLBATCH_KEY=x", "CALLBATCH_SECRET=x", "CALLBATCH_CONFIG=x", "CALLBATCH_ADMIN_KEY_FILE=x", "CALLBATCH_STORE=x",
+			"CALLBATCH_PORT=tcp://10.1.2.3:8080", "CALLBATCH_PORT_8080_TCP_ADDR=10.1.2.3", "CALLBATCH_SERVICE_HOST=10.1.2.3",
+		})
+		if diff := cmp.Diff([]string{"CALLBATCH_CALLBACK_TIMEOUT", "CALLBATCH_LISTN"}, got); diff != "" {
+			t.Errorf("unknown variables (-want +got):\n%s", diff)
 		}
 	})
 
@@ -181,7 +200,7 @@ func TestConfigMistakes(t *testing.T) {
 		{"a key twice", "listen: x\nlisten: y\n", nil, nil, []string{"FILE", "line 2", "already defined"}},
 		{"not YAML", "listen: [x\n", nil, nil, []string{"FILE", "line"}},
 		{"not a map", "- listen\n", nil, nil, []string{"FILE"}},
-		{"a number without its unit", "callbacks: {timeout: 15}\n", nil, nil, []string{"FILE:1: callbacks.timeout: must be text in quotes, not 15"}},
+		{"a number without its unit", "callbacks: {timeout: 15}\n", nil, nil, []string{"FILE:1: callbacks.timeout: give a unit, as in 15s"}},
 		{"a duration of nothing", "drain: 0s\n", nil, nil, []string{"FILE:1: drain: must be more than 0"}},
 		{"a duration in the past", "drain: -1s\n", nil, nil, []string{`drain: "-1s" is not a duration`}},
 		{"a bad step of the schedule", "callbacks:\n  schedule:\n  - 0s\n  - soon\n", nil, nil, []string{`FILE:4: callbacks.schedule.1: "soon" is not a duration`}},
@@ -190,12 +209,20 @@ func TestConfigMistakes(t *testing.T) {
 		{"half an item", "limits: {items: 1.5}\n", nil, nil, []string{"limits.items: must be a whole number, not 1.5"}},
 		{"no items", "limits: {items: 0}\n", nil, nil, []string{"limits.items: 0 is out of range"}},
 		{"a port out of range", "callbacks: {ports: [70000]}\n", nil, nil, []string{"callbacks.ports.0: 70000 is out of range"}},
-		{"not a CIDR", "callbacks: {allow: [localhost]}\n", nil, nil, []string{"callbacks.allow.0", "localhost"}},
+		{"a number without its unit in a variable", "", []string{"CALLBATCH_DRAIN=20"}, nil, []string{"CALLBATCH_DRAIN: give a unit, as in 20s"}},
+		{"a map where a duration belongs", "drain: {a: b}\n", nil, nil, []string{"FILE:1: drain: must be text, not a map"}},
+		{"a schedule without a step", "callbacks:\n  schedule: []\n", nil, nil, []string{"FILE:2: callbacks.schedule: needs at least one step"}},
+		{"a schedule without a step in a variable", "", []string{"CALLBATCH_CALLBACKS_SCHEDULE=,"}, nil, []string{"CALLBATCH_CALLBACKS_SCHEDULE: needs at least one step"}},
+		{"not a CIDR", "callbacks: {allow: [localhost]}\n", nil, nil, []string{`callbacks.allow.0: "localhost" is not a network such as "10.0.0.0/8"`}},
+		{"not an address to listen on", "listen: foo\n", nil, nil, []string{`FILE:1: listen: must look like "127.0.0.1:8080", not "foo"`}},
+		{"an address without a port", "", nil, []string{"--listen", "127.0.0.1:"}, []string{"--listen: must look like"}},
+		{"a port that is none", "", nil, []string{"--listen", "127.0.0.1:99999"}, []string{"--listen: must look like"}},
+		{"dev for others to reach", "", nil, []string{"--dev", "--listen", ":8080"}, []string{"--listen: --dev needs no key, so it serves loopback only"}},
 		{"text where a truth value belongs", "dev: perhaps\n", nil, nil, []string{"dev: must be true or false, not perhaps"}},
 		{"a number where text belongs", "listen: 8080\n", nil, nil, []string{"listen: must be text, not 8080"}},
 		{"a value where a map belongs", "callbacks: yes\n", nil, nil, []string{"callbacks: must be a map of keys"}},
 		{"a value where a list belongs", "callbacks: {ports: 80}\n", nil, nil, []string{"callbacks.ports: must be a list"}},
-		{"an unknown log level", "log: {level: loud}\n", nil, nil, []string{"log.level", "loud"}},
+		{"an unknown log level", "log: {level: loud}\n", nil, nil, []string{`log.level: must be "debug", "info", "warn" or "error"`}},
 		{"an unknown log format", "log: {format: xml}\n", nil, nil, []string{`log.format: must be "auto", "json" or "text"`}},
 		{"a processor without a kind", "processors:\n  a: {}\n", nil, nil, []string{"FILE:2: processors.a: needs a kind"}},
 		{"a processor of two kinds", "processors: {a: {jq: ., http: {url: http://x}}}\n", nil, nil, []string{"processors.a: is of one kind"}},
@@ -203,7 +230,11 @@ func TestConfigMistakes(t *testing.T) {
 		{"a secret that is not there", "processors:\n  a:\n    http:\n      url: http://x.example\n      headers:\n        authorization: {env: IMAGES_TOKEN}\n", nil, nil, []string{"FILE:6: processors.a.http.headers.authorization: the environment has no IMAGES_TOKEN"}},
 		{"a secret that is empty", "processors: {a: {http: {url: http://x.example, headers: {x-key: {env: IMAGES_TOKEN}}}}}\n", []string{"IMAGES_TOKEN="}, nil, []string{"headers.x-key: the environment has no IMAGES_TOKEN"}},
 		{"a header with a value and a variable", "processors: {a: {http: {url: http://x.example, headers: {x-key: {env: A, value: b}}}}}\n", []string{"A=a"}, nil, []string{"headers.x-key: has a value or the name of a variable, not both"}},
-		{"an upstream that is none", "processors:\n  a:\n    http: {url: ftp://x.example}\n", nil, nil, []string{"FILE:3: processors.a.http: "}},
+		{"an upstream that is none", "processors:\n  a:\n    http: {url: ftp://x.example}\n", nil, nil, []string{"FILE:3: processors.a.http: url: not an http or https URL"}},
+		{"an upstream without a URL", "processors:\n  a:\n    http: {rate: 1}\n", nil, nil, []string{"FILE:3: processors.a.http.url: is required"}},
+		{"a name of nothing", "processors:\n  '': {jq: .}\n", nil, nil, []string{"FILE:2: processors.: a name is 1 to 64 letters"}},
+		{"a name with a blank", "processors:\n  a b: {jq: .}\n", nil, nil, []string{"FILE:2: processors.a b: a name is 1 to 64 letters"}},
+		{"a name too long", "processors: {" + strings.Repeat("a", 65) + ": {jq: .}}\n", nil, nil, []string{"a name is 1 to 64 letters"}},
 		{"a rate of nothing", "processors: {a: {http: {url: http://x, rate: 0}}}\n", nil, nil, []string{"processors.a.http.rate: must be a number more than 0"}},
 		{"an item larger than a store takes", "limits: {item_bytes: 2MiB}\n", nil, nil, []string{"limits.item_bytes: must be 1 to 1048576, not 2097152"}},
 		{"a page smaller than an envelope", "callbacks: {page_bytes: 100}\n", nil, nil, []string{"callbacks.page_bytes: must be 1024 to 1048576, not 100"}},

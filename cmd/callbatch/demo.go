@@ -105,7 +105,7 @@ func (d *demo) serve(ctx context.Context, store string) (stop func() error, err 
 			Listen: "127.0.0.1:0", Store: store, Dev: true, Version: readBuild().Version,
 			Processors:       map[string]server.Processor{"degrees": {Do: degrees, Kind: "jq", Rate: demoRate}},
 			DefaultProcessor: "degrees",
-			Limits:           server.Limits{MinFree: 16 << 20},
+			Limits:           server.Limits{MinFree: 16 << 20, MinWork: 16 << 20},
 			Callbacks:        server.Callbacks{Schedule: []time.Duration{0, time.Second, 2 * time.Second}},
 			Ready:            func(a net.Addr) { ready <- a },
 		})

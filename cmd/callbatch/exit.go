@@ -61,7 +61,7 @@ func exitCode(err error) int {
 	case errors.Is(err, context.Canceled):
 		return exitInterrupted
 	case errors.As(err, &refused):
-		return exitCodeOf(refused.Status)
+		return exitCodeOf(refused)
 	case errors.As(err, &away), errors.Is(err, context.DeadlineExceeded):
 		return exitUnreachable
 	default:
@@ -69,9 +69,13 @@ func exitCode(err error) int {
 	}
 }
 
-// exitCodeOf is the exit code for a server's refusal.
-func exitCodeOf(status int) int {
-	switch status {
+// exitCodeOf is the exit code for a server's refusal. What somebody else does
+// not find says nothing of our batch.
+func exitCodeOf(e *client.Error) int {
+	if e.Code == "" && e.Status < 500 {
+		return exitFailure
+	}
+	switch e.Status {
 	case http.StatusNotFound, http.StatusGone:
 		return exitNotFound
 	case http.StatusUnauthorized, http.StatusForbidden:

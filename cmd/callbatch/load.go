@@ -209,6 +209,25 @@ func environment() map[string]string {
 	return twins
 }
 
+// unknownVariables returns the names of those that begin like ours and that no
+// command reads: mistyped ones, most likely. What Kubernetes sets for a service
+// called callbatch is not among them.
+func unknownVariables(env []string) []string {
+	twins := environment()
+	var unknown []string
+	for _, e := range env {
+		name, value, _ := strings.Cut(e, "=")
+		rest, ours := strings.CutPrefix(name, envPrefix)
+		if !ours || value == "" || twins[name] != "" || slices.Contains([]string{"CONFIG", "ADMIN_KEY_FILE", "URL", "KEY", "SECRET"}, rest) {
+			continue
+		}
+		if rest != "PORT" && !strings.HasPrefix(rest, "PORT_") && !strings.HasPrefix(rest, "SERVICE_") {
+			unknown = append(unknown, name)
+		}
+	}
+	return unknown
+}
+
 // scalarKeys returns the keys under t that hold a single value or a list.
 func scalarKeys(t reflect.Type, prefix string) []string {
 	var keys []string

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 )
 
@@ -26,11 +27,12 @@ func main() {
 
 // run is the whole program: it returns the exit code.
 func run(ctx context.Context, args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	root := NewRoot(&world{env: env, stdin: stdin, stdout: stdout, stderr: stderr})
+	w := &world{env: env, stdin: stdin, stdout: stdout, stderr: stderr}
+	root := NewRoot(w)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err != nil && !isQuiet(err) {
-		explain(stderr, err)
+		explain(w, err)
 	}
 	return exitCode(err)
 }
@@ -89,6 +91,7 @@ Exit codes: 0 fine, 1 failure, 2 usage, 3 the batch ended with failed items,
 		Args:          cobra.ArbitraryArgs, // RunE knows better what to say
 
 		SuggestionsMinimumDistance: 2,
+		PersistentPreRunE:          func(cmd *cobra.Command, _ []string) error { return refuseEmpty(cmd.Flags()) },
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return unknownCommand(cmd, args[0])
@@ -106,6 +109,17 @@ Exit codes: 0 fine, 1 failure, 2 usage, 3 the batch ended with failed items,
 	})
 	root.AddCommand(newServe(w), newDemo(w), newSubmit(w), newStatus(w), newResults(w), newCancel(w), newCheck(w), newVersion(w))
 	return root
+}
+
+// refuseEmpty refuses flags given with nothing in them, which is what
+// --callback-url "$HOOKS" becomes where HOOKS is not set.
+func refuseEmpty(flags *pflag.FlagSet) (err error) {
+	flags.Visit(func(f *pflag.Flag) {
+		if f.Value.String() == "" {
+			err = usagef("--%s is empty: give it a value, or leave it out", f.Name)
+		}
+	})
+	return err
 }
 
 // exactly is cobra.ExactArgs with the arguments' names in its error, which is

@@ -4,7 +4,10 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"runtime"
+	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/callbatch/callbatch/batch"
@@ -36,6 +39,8 @@ type header struct {
 	Env   string `koanf:"env"`
 }
 
+var processorName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
+
 // echo is what --dev works with when nothing is configured, so that the
 // first request succeeds.
 const echo = "echo"
@@ -50,12 +55,20 @@ func (c config) withEcho() config {
 	return c
 }
 
+// jqTimeout is how long a program may take over one item. Programs work in
+// memory and take microseconds; one that does not end also takes memory until
+// it is stopped, so as many run at once as there are processors, and not long.
+const jqTimeout = 5 * time.Second
+
 // build makes every configured processor. The ones that cannot be made are
 // among the mistakes.
 func (c config) build(w *world) (map[string]server.Processor, []mistake) {
 	made := make(map[string]server.Processor, len(c.Processors))
 	var all []mistake
 	for _, name := range slices.Sorted(maps.Keys(c.Processors)) {
+		if !processorName.MatchString(name) {
+			all = append(all, mistake{"processors." + name, "a name is 1 to 64 letters, digits, dots, underscores or hyphens"})
+		}
 		p, wrong := c.Processors[name].build(w, "processors."+name, int(c.Limits.Output))
 		made[name] = p
 		all = append(all, wrong...)
@@ -72,7 +85,9 @@ func (p processor) build(w *world, key string, output int) (server.Processor, []
 		if err != nil {
 			return server.Processor{}, []mistake{{key + ".jq", err.Error()}}
 		}
-		return server.Processor{Do: program, Kind: "jq", Trusted: true}, nil
+		return server.Processor{
+			Do: program, Kind: "jq", Trusted: true, Concurrency: runtime.GOMAXPROCS(0), Timeout: jqTimeout,
+		}, nil
 	case p.HTTP != nil:
 		return p.HTTP.build(w, key+".http", output)
 	default:
@@ -81,6 +96,9 @@ func (p processor) build(w *world, key string, output int) (server.Processor, []
 }
 
 func (u uphill) build(w *world, key string, output int) (server.Processor, []mistake) {
+	if u.URL == "" {
+		return server.Processor{}, []mistake{{key + ".url", "is required"}}
+	}
 	headers, all := u.headers(w, key+".headers")
 	if len(all) > 0 {
 		return server.Processor{}, all
@@ -89,7 +107,7 @@ func (u uphill) build(w *world, key string, output int) (server.Processor, []mis
 		URL: u.URL, Headers: headers, MaxOutput: output, Concurrency: u.Concurrency, Version: readBuild().Version,
 	})
 	if err != nil {
-		return server.Processor{}, []mistake{{key, err.Error()}}
+		return server.Processor{}, []mistake{{key, strings.TrimPrefix(err.Error(), "upstream: ")}}
 	}
 	return server.Processor{
 		Do: p, Kind: "http", Trusted: true, Concurrency: u.Concurrency, Rate: u.Rate, Timeout: time.Duration(u.Timeout),

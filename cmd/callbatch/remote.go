@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
+	"net/http"
 	"strings"
 	"time"
 
@@ -37,18 +37,30 @@ func checkID(arg string) error {
 
 // explain writes an error, with the places in the input that a server found
 // wrong and what else it said.
-func explain(out io.Writer, err error) {
-	fmt.Fprintf(out, "callbatch: %v\n", err)
+func explain(w *world, err error) {
+	out := w.stderr
 	var e *client.Error
 	if !errors.As(err, &e) {
+		fmt.Fprintf(out, "callbatch: %v\n", err)
 		return
 	}
+	headline, places := err.Error(), e.Errors
+	if len(places) > 0 && strings.HasSuffix(headline, places[0].Detail) { // which need not be said twice
+		headline = fmt.Sprintf("%d problems:", len(places)+e.More)
+		if len(places)+e.More == 1 {
+			headline, places = where(places[0])+places[0].Detail, nil
+		}
+	}
+	fmt.Fprintf(out, "callbatch: %s\n", headline)
 	const most = 10
-	for _, p := range e.Errors[:min(len(e.Errors), most)] {
+	for _, p := range places[:min(len(places), most)] {
 		fmt.Fprintf(out, "  %s%s\n", where(p), p.Detail)
 	}
-	if more := e.More + max(0, len(e.Errors)-most); more > 0 {
+	if more := e.More + max(0, len(places)-most); more > 0 {
 		fmt.Fprintf(out, "  and %d more\n", more)
+	}
+	if e.Status == http.StatusUnauthorized && w.getenv(envPrefix+"KEY") == "" {
+		fmt.Fprintf(out, "  put a key of this server into the environment as %sKEY\n", envPrefix)
 	}
 	if e.RetryAfter > 0 {
 		fmt.Fprintf(out, "  try again in %s\n", e.RetryAfter.Round(time.Second))

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -24,7 +23,9 @@ to standard output or to a file.
 
 A batch that has not ended gives what there is. With --after it gives only what
 follows that item, up to the first that is unfinished; so does a file, which
-goes on where it ends if the command is given again.`,
+goes on where it ends if the command is given again. It goes on only if the file
+holds the first results of the batch without a gap; what --status selects has
+gaps and goes into a new file.`,
 		Example: `  callbatch results bat_… | jq .output
   callbatch results bat_… --status failed -o failed.ndjson`,
 		Args: exactly("ID"),
@@ -88,64 +89,70 @@ func (d *download) run(ctx context.Context, w *world, out io.Writer, last []byte
 		return err
 	}
 	if r.Incomplete {
-		fmt.Fprintln(w.stderr, "incomplete: the batch has not ended; give the command again for the rest")
+		fmt.Fprintln(w.stderr, "incomplete: the batch has not ended; give the command again later for what is missing")
 	}
 	return nil
 }
 
-// intoFile appends to the file what it lacks.
+// intoFile appends to the file what it lacks. A selection goes into an empty
+// file only: which results it lacks nobody could tell.
 func (d *download) intoFile(ctx context.Context, w *world) (err error) {
 	f, err := os.OpenFile(d.file, os.O_RDWR|os.O_CREATE, 0o666)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	last, err := seekEnd(f)
+	if d.status != "" {
+		if info, err := f.Stat(); err != nil || info.Size() > 0 {
+			return errors.Join(err, fmt.Errorf("%s is not empty, and with --status it is not gone on with: move it away, or give another name", d.file))
+		}
+		return d.run(ctx, w, f, nil)
+	}
+	n, last, err := seekEnd(f)
 	if err != nil {
 		return fmt.Errorf("go on with %s: %w", d.file, err)
 	}
-	before := -1
-	if last != nil {
-		var r struct{ Index int }
-		if err := json.Unmarshal(last, &r); err != nil {
-			return fmt.Errorf("go on with %s: %w", d.file, errNotResults)
-		}
-		before = r.Index - 1 // the last line comes again, to be compared
-	}
+	before := max(-1, n-2) // the last line comes again, to be compared
 	d.after = &before
 	return d.run(ctx, w, f, last)
 }
 
-var errNotResults = errors.New("this is not a file of results")
+var (
+	errNotResults = errors.New("this is not a file of results")
+	errGap        = errors.New("results are missing in it, as if --status or --after had made it: move it away, or give another name")
+)
 
-// seekEnd readies f for more lines: what a broken download left of a line is
-// cut off. It returns the last whole line, nil if there is none.
-func seekEnd(f *os.File) ([]byte, error) {
-	const most = 4 << 20 // of one line: an output has at most 1 MiB
-	size, err := f.Seek(0, io.SeekEnd)
-	if err != nil {
-		return nil, err
-	}
-	tail := make([]byte, min(size, most))
-	if _, err := f.ReadAt(tail, size-int64(len(tail))); err != nil && err != io.EOF {
-		return nil, err
-	}
-	end := bytes.LastIndexByte(tail, '\n') + 1
-	start := bytes.LastIndexByte(tail[:max(0, end-1)], '\n') + 1
-	for _, line := range [][]byte{tail[start:end], tail[end:]} {
-		if head := []byte(`{"index":`); !bytes.HasPrefix(line, head[:min(len(head), len(line))]) {
-			return nil, errNotResults
+// seekEnd readies f for more lines. It must hold the first n results of a
+// batch; what a broken download left of a line behind them is cut off. The
+// last whole line is nil if there is none.
+func seekEnd(f *os.File) (n int, last []byte, err error) {
+	const longest = 4 << 20 // line: an output has at most 1 MiB
+	in := bufio.NewReaderSize(f, longest)
+	var whole int64
+	for {
+		line, err := in.ReadSlice('\n')
+		if err != nil && err != io.EOF && err != bufio.ErrBufferFull {
+			return 0, nil, err
 		}
+		if !begins(line, `{"index":`) || err == bufio.ErrBufferFull {
+			return 0, nil, errNotResults
+		}
+		if !begins(line, fmt.Sprintf(`{"index":%d,`, n)) {
+			return 0, nil, errGap
+		}
+		if err == io.EOF {
+			break
+		}
+		n, whole, last = n+1, whole+int64(len(line)), append(last[:0], line...)
 	}
-	whole := size - int64(len(tail)-end)
 	if err := f.Truncate(whole); err != nil {
-		return nil, err
+		return 0, nil, err
 	}
-	if _, err := f.Seek(whole, io.SeekStart); err != nil {
-		return nil, err
-	}
-	if end == 0 {
-		return nil, nil
-	}
-	return tail[start:end], nil
+	_, err = f.Seek(whole, io.SeekStart)
+	return n, last, err
+}
+
+// begins reports whether line, which may be broken off, begins with head.
+func begins(line []byte, head string) bool {
+	return bytes.HasPrefix(line, []byte(head[:min(len(head), len(line))]))
 }

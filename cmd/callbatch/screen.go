@@ -18,13 +18,13 @@ import (
 type screen struct {
 	mu     sync.Mutex // webhooks arrive on their own
 	out    io.Writer
-	colour bool
+	lively bool // colour and bars
 	begun  time.Time
 	tenths int // of the items done, as last shown
 }
 
 func newScreen(w *world) *screen {
-	return &screen{out: w.stdout, colour: w.lively(w.stdout), begun: time.Now()}
+	return &screen{out: w.stdout, lively: w.lively(w.stdout), begun: time.Now()}
 }
 
 // The colours, as the parameters of SGR.
@@ -37,7 +37,7 @@ const (
 )
 
 func (s *screen) paint(how, text string) string {
-	if !s.colour {
+	if !s.lively {
 		return text
 	}
 	return "\x1b[" + how + "m" + text + "\x1b[0m"
@@ -74,9 +74,12 @@ func (s *screen) progress(b client.Batch) {
 		return
 	}
 	s.tenths = tenths
-	filled := width * c.Finished() / c.Total
-	bar := strings.Repeat("#", filled) + s.paint(dim, strings.Repeat(".", width-filled))
-	s.event("progress", "%s  %d of %d, %s", bar, c.Finished(), c.Total, b.Status)
+	var bar string
+	if s.lively {
+		filled := width * c.Finished() / c.Total
+		bar = strings.Repeat("#", filled) + s.paint(dim, strings.Repeat(".", width-filled)) + "  "
+	}
+	s.event("progress", "%s%d of %d, %s", bar, c.Finished(), c.Total, b.Status)
 }
 
 func (s *screen) webhook(a arrival) {

@@ -29,10 +29,12 @@ func TestMain(m *testing.M) {
 //
 //	serve [FLAG…]      start a server in $WORK and wait until it answers;
 //	                   CALLBATCH_URL is where, serve.log what it logs
+//	hangup             send it SIGHUP and wait until it has logged that
 //	stop               stop it and check that it ends well
 //	receiver           start a receiver of webhooks; RECEIVER is where
 //	arrived TYPE N     wait until N messages of this type have been received
-//	upstream           start a service whose answers take for ever; UPSTREAM is where
+//	upstream           start a service whose answers take for ever, but under
+//	                   /hello, where there is nothing; UPSTREAM is where
 //	expand FILE        put the values of variables into a file
 //	code N COMMAND…    run a command that has to exit with N
 //	keep NAME          put what the last command wrote into a variable
@@ -46,6 +48,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve":    cmdServe,
+			"hangup":   cmdHangUp,
 			"stop":     cmdStop,
 			"receiver": cmdReceiver,
 			"arrived":  cmdArrived,
@@ -84,7 +87,7 @@ func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	cmd := exec.Command(bin, append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
 	cmd.Dir = ts.Getenv("WORK")
-	for _, name := range []string{"HOME", "CALLBATCH_ADMIN_KEY_FILE", "TOKEN", "UPSTREAM"} {
+	for _, name := range []string{"HOME", "CALLBATCH_ADMIN_KEY_FILE", "CALLBATCH_CALLBACK_WINDOW", "TOKEN", "UPSTREAM"} {
 		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
 	}
 	logs, w := io.Pipe()
@@ -137,6 +140,20 @@ func (s *stage) stop(ts *testscript.TestScript) {
 		}
 	case <-time.After(scriptPatience):
 		ts.Fatalf("the server does not end")
+	}
+}
+
+func cmdHangUp(ts *testscript.TestScript, neg bool, args []string) {
+	s := stageOf(ts)
+	if neg || len(args) > 0 || s.server == nil {
+		ts.Fatalf("usage: hangup, while a server runs")
+	}
+	ts.Check(s.server.Process.Signal(syscall.SIGHUP))
+	for deadline := time.Now().Add(scriptPatience); !strings.Contains(ts.ReadFile("serve.log"), "SIGHUP"); {
+		if time.Now().After(deadline) {
+			ts.Fatalf("the server does not log SIGHUP")
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 
@@ -196,7 +213,11 @@ func cmdUpstream(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: upstream")
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/hello/") {
+			http.NotFound(w, r)
+			return
+		}
 		select {
 		case <-r.Context().Done():
 		case <-ctx.Done():

@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"os/signal"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"github.com/lmittmann/tint"
@@ -19,7 +22,8 @@ func newServe(w *world) *cobra.Command {
 		Short: "Run a server",
 		Long: `Run a server until it is told to stop (SIGINT or SIGTERM). It then takes no new
 work, gives what is under way some time to finish, and ends; a second signal
-ends it at once, and nothing that was acknowledged is lost.
+ends it at once, and nothing that was acknowledged is lost. SIGHUP is only
+logged: settings are read at the start, a restart applies changed ones.
 
 Settings come from flags, the environment, the configuration file and defaults,
 in this order. Every key of the file has a variable: callbacks.allow_http is
@@ -44,10 +48,40 @@ holds the first key, or is to hold it; without it the key is printed once.`,
 		o.Logger = newLogger(w, log)
 		o.Announce = func(key string) { announce(w, key) }
 		o.Ready = func(addr net.Addr) { ready(w, o, addr) }
+		defer surviveHangUp(o.Logger)()
+		warn(w, o)
 		w.trade()
 		return server.Run(cmd.Context(), o)
 	}
 	return cmd
+}
+
+// surviveHangUp keeps SIGHUP, by which an operator asks for changed settings,
+// from ending the process. It returns how to end that.
+func surviveHangUp(log *slog.Logger) (end func()) {
+	signals, done := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(signals, syscall.SIGHUP)
+	go func() {
+		defer close(done)
+		for range signals {
+			log.Warn("SIGHUP: settings are read at the start only, a restart applies changed ones")
+		}
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(signals)
+		<-done
+	}
+}
+
+// warn logs what an operator can hardly have meant.
+func warn(w *world, o server.Options) {
+	for _, name := range unknownVariables(w.env) {
+		o.Logger.Warn("an environment variable looks like a setting, but is none", "name", name)
+	}
+	if len(o.Processors) == 0 {
+		o.Logger.Warn("no processor is configured: every batch will be refused")
+	}
 }
 
 // trade gives memory for time: little stays alive in a server, so that by
@@ -68,11 +102,11 @@ func newLogger(w *world, l logging) *slog.Logger {
 	_, terminal := w.terminal(w.stderr)
 	if l.Format == "text" || l.Format != "json" && terminal {
 		return slog.New(tint.NewTextHandler(w.stderr, &tint.Options{
-			Level: l.Level, TimeFormat: time.TimeOnly, NoColor: !w.lively(w.stderr),
+			Level: slog.Level(l.Level), TimeFormat: time.TimeOnly, NoColor: !w.lively(w.stderr),
 		}))
 	}
 	return slog.New(slog.NewJSONHandler(w.stderr, &slog.HandlerOptions{
-		Level: l.Level,
+		Level: slog.Level(l.Level),
 		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 			switch a.Value.Kind() {
 			case slog.KindTime:

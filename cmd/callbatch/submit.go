@@ -27,7 +27,11 @@ whole of it is safely on the server's disk.
 
 The file's name says what is in it: .ndjson or .jsonl is one item a line, .json
 is an object with "items" and with the options beside them; each may be
-compressed (.gz). --type says it where there is no name.`,
+compressed (.gz). --type says it where there is no name.
+
+The server gives up on a body, with 408, that stops for 30 seconds or comes at
+less than 256 bytes a second. Let a slow command write a file first, and send
+that.`,
 		Example: `  callbatch submit items.ndjson --callback-url https://shop.example/hooks
   generate | callbatch submit - --type ndjson --wait`,
 		Args: exactly("FILE"),
@@ -57,7 +61,7 @@ type submission struct {
 	metadata []string
 	typ      string
 	wait     bool
-	timeout  time.Duration
+	timeout  span
 }
 
 func (s *submission) register(f *pflag.FlagSet) {
@@ -76,7 +80,7 @@ func (s *submission) register(f *pflag.FlagSet) {
 	f.AddFlagSet(s.flags)
 	f.StringVar(&s.typ, "type", "", "what is sent: ndjson, jsonl or json, each also with .gz (default by the file's name)")
 	f.BoolVar(&s.wait, "wait", false, "wait for the end of the batch; exit 3 if not every item succeeded")
-	f.DurationVar(&s.timeout, "timeout", 0, "with --wait: give up after this `duration`, and exit 124")
+	f.Var(&s.timeout, "timeout", "with --wait: give up after this `duration`, and exit 124")
 }
 
 // complete judges the flags together.
@@ -93,12 +97,18 @@ func (s *submission) complete(file string) error {
 	if s.timeout != 0 && !s.wait {
 		return usagef("--timeout is for --wait")
 	}
-	var given string
+	var given, nought string
 	s.flags.VisitAll(func(f *pflag.Flag) {
 		if f.Changed {
 			given = cmp.Or(given, "--"+f.Name)
 		}
+		if f.Changed && f.Value.String() == "0" && f.Value.Type() == "int" {
+			nought = cmp.Or(nought, "--"+f.Name)
+		}
 	})
+	if nought != "" {
+		return usagef("%s is 1 or more: leave it out for the server's own", nought)
+	}
 	if given != "" && s.media.document {
 		return usagef("%s does not go with JSON: there the options stand beside the items", given)
 	}
@@ -191,7 +201,7 @@ func (s *submission) upload(ctx context.Context, w *world, c *client.Client) (cl
 func (s *submission) await(ctx context.Context, w *world, c *client.Client, b client.Batch) (client.Batch, error) {
 	if s.timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, s.timeout, errWaited)
+		ctx, cancel = context.WithTimeoutCause(ctx, time.Duration(s.timeout), errWaited)
 		defer cancel()
 	}
 	m := newMeter(w, int64(b.Counts.Total), "done", "items")

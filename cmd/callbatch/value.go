@@ -4,7 +4,9 @@ import (
 	"encoding"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
+	"net/netip"
 	"reflect"
 	"strconv"
 	"strings"
@@ -19,6 +21,26 @@ type wait time.Duration
 
 // A size is a number of bytes: 65536, "64KiB", "1MB".
 type size int64
+
+// A network is a range of addresses: "10.0.0.0/8".
+type network netip.Prefix
+
+// A level is that from which on something is logged: "info".
+type level slog.Level
+
+func (n *network) UnmarshalText(text []byte) error {
+	if (*netip.Prefix)(n).UnmarshalText(text) != nil {
+		return fmt.Errorf(`%q is not a network such as "10.0.0.0/8" or "192.0.2.1/32"`, text)
+	}
+	return nil
+}
+
+func (l *level) UnmarshalText(text []byte) error {
+	if (*slog.Level)(l).UnmarshalText(text) != nil {
+		return errors.New(`must be "debug", "info", "warn" or "error"`)
+	}
+	return nil
+}
 
 func (s *span) UnmarshalText(text []byte) error {
 	d, err := parseDuration(string(text))
@@ -43,6 +65,9 @@ func (s *size) UnmarshalText(text []byte) error {
 
 func parseDuration(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
+	if _, bare := strconv.ParseUint(s, 10, 64); err != nil && bare == nil {
+		return 0, fmt.Errorf("give a unit, as in %ss", s)
+	}
 	if err != nil || d < 0 {
 		return 0, fmt.Errorf(`%q is not a duration such as "30s", "5m" or "24h"`, s)
 	}
@@ -87,15 +112,15 @@ func parseSize(s string) (int64, error) {
 func strictly(from, to reflect.Value) (any, error) {
 	text, isText := from.Interface().(string)
 	if _, ok := to.Addr().Interface().(encoding.TextUnmarshaler); ok && to.Type() != reflect.TypeFor[size]() {
-		if !isText {
-			return nil, fmt.Errorf("must be text in quotes, not %v", from)
+		if !isScalar(from) {
+			return nil, fmt.Errorf("must be text, not %s", inWords(from))
 		}
-		return text, nil
+		return fmt.Sprint(from), nil
 	}
 	switch to.Kind() {
 	case reflect.String:
 		if !isText {
-			return nil, fmt.Errorf("must be text, not %v", from)
+			return nil, fmt.Errorf("must be text, not %s", inWords(from))
 		}
 	case reflect.Bool:
 		return wantBool(from, text)
@@ -118,10 +143,25 @@ func strictly(from, to reflect.Value) (any, error) {
 			return map[string]any{"value": text}, nil
 		}
 		if from.Kind() != reflect.Map {
-			return nil, fmt.Errorf("must be a map of keys, not %v", from)
+			return nil, fmt.Errorf("must be a map of keys, not %s", inWords(from))
 		}
 	}
 	return from.Interface(), nil
+}
+
+func isScalar(v reflect.Value) bool {
+	return v.Kind() != reflect.Map && v.Kind() != reflect.Slice
+}
+
+// inWords shows a value to whoever wrote it.
+func inWords(v reflect.Value) string {
+	switch v.Kind() {
+	case reflect.Map:
+		return "a map"
+	case reflect.Slice:
+		return "a list"
+	}
+	return fmt.Sprint(v)
 }
 
 func wantBool(from reflect.Value, text string) (any, error) {
@@ -134,7 +174,7 @@ func wantBool(from reflect.Value, text string) (any, error) {
 	case "false", "0":
 		return false, nil
 	}
-	return nil, fmt.Errorf("must be true or false, not %v", from)
+	return nil, fmt.Errorf("must be true or false, not %s", inWords(from))
 }
 
 func wantNumber(from reflect.Value, text string, to reflect.Value) (any, error) {
@@ -148,7 +188,7 @@ func wantNumber(from reflect.Value, text string, to reflect.Value) (any, error) 
 	case reflect.Int, reflect.Int64:
 		n = from.Int()
 	default:
-		return nil, fmt.Errorf("must be a whole number, not %v", from)
+		return nil, fmt.Errorf("must be a whole number, not %s", inWords(from))
 	}
 	if n <= 0 || to.Kind() == reflect.Uint16 && n > math.MaxUint16 {
 		return nil, fmt.Errorf("%d is out of range", n)
@@ -159,14 +199,14 @@ func wantNumber(from reflect.Value, text string, to reflect.Value) (any, error) 
 func wantRate(from reflect.Value, text string) (any, error) {
 	f, err := strconv.ParseFloat(fmt.Sprint(from), 64)
 	if err != nil || f <= 0 || math.IsInf(f, 0) || math.IsNaN(f) {
-		return nil, fmt.Errorf("must be a number more than 0, not %v", from)
+		return nil, fmt.Errorf("must be a number more than 0, not %s", inWords(from))
 	}
 	return f, nil
 }
 
 // splitList reads a list from one line, as the environment has it.
 func splitList(text string) []any {
-	var list []any
+	list := []any{}
 	for part := range strings.SplitSeq(text, ",") {
 		if part = strings.TrimSpace(part); part != "" {
 			list = append(list, part)
@@ -174,6 +214,18 @@ func splitList(text string) []any {
 	}
 	return list
 }
+
+// Set, String and Type make a span the value of a flag.
+func (s *span) Set(text string) error { return s.UnmarshalText([]byte(text)) }
+
+func (s *span) String() string {
+	if *s == 0 {
+		return "" // not set
+	}
+	return time.Duration(*s).String()
+}
+
+func (s *span) Type() string { return "duration" }
 
 // A sizeFlag is a size as the value of a flag.
 type sizeFlag int
