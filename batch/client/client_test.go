@@ -107,8 +107,12 @@ func TestErrors(t *testing.T) {
 			status int
 			body   string
 		}{
-			{502, "<html>nginx</html>"}, {307, ""}, {404, `{"message":"no route"}`}, {200, "<html>hello</html>"},
-			{200, `"hello"`}, {200, `{"hello":"world"}`},
+			{502, "<html>nginx</html>"},
+			{307, ""},
+			{404, `{"message":"no route"}`},
+			{200, "<html>hello</html>"},
+			{200, `"hello"`},
+			{200, `{"hello":"world"}`},
 		} {
 			c := against(t, func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("Location", "https://elsewhere.example/")
