@@ -19,7 +19,7 @@ type Processor = engine.Processor
 type Options struct {
 	Listen    string // address to listen on; default "127.0.0.1:8080"; port 0 picks a free one
 	Store     string // path of the store file; default "callbatch.db"
-	PublicURL string // how the world reaches this server, for links in messages; empty: no such links
+	PublicURL string // how the world reaches this server: kept with every batch, for links
 
 	// Dev is for trying things on one's own machine: no key is needed, the
 	// listener must be on loopback, callbacks may go to loopback over http,
