@@ -37,7 +37,7 @@ holds the first key, or is to hold it; without it the key is printed once.`,
 	f.String("config", "", "configuration `file` (YAML)")
 	f.String("listen", "", "`address` to listen on; port 0 picks a free one (default 127.0.0.1:8080)")
 	f.String("store", "", "`path` of the store file, made if it does not exist (default callbatch.db)")
-	f.String("public-url", "", "`url` under which the world reaches this server, for links in messages")
+	f.String("public-url", "", "`url` under which the world reaches this server, kept with every batch for links")
 	f.Bool("dev", false, "for one's own machine: loopback only, no key needed, http callbacks to loopback allowed")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		o, log, err := loadConfig(w, cmd.Flags())
