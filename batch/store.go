@@ -135,9 +135,9 @@ type Queue interface {
 	// nothing if nothing is due.
 	Claim(ctx context.Context, c Claim) ([]Work, error)
 
-	// Record keeps what became of claimed items: each report in one
-	// transaction, many together where they are not too much for one, and each
-	// on its own conditions. Where a report finishes a
+	// Record keeps what became of claimed items: as many of the reports as are
+	// not too much for one transaction, at least the first, each on its own
+	// conditions. Left says how many of the last ones it did not get to. Where a report finishes a
 	// range its message is made in the same transaction, where it finishes
 	// the batch the batch ends and the terminal message is made.
 	// Lost names the reports, by position, whose lease was another's: nothing
@@ -209,6 +209,7 @@ type Report struct {
 // Recorded is what a Record did.
 type Recorded struct {
 	Lost       []int // positions of reports that changed nothing
+	Left       int   // how many of the last reports are to be given again
 	Ended      []Batch
 	Deliveries []Delivery
 }

@@ -250,7 +250,7 @@ func (c *courier) unreadable(d batch.Delivery, err error) batch.AttemptOutcome {
 // longestHeld is how long a message is put off whose host is down, however
 // long its breaker stays open: once the host is up again, what waited for it
 // must not be passed by everything newer.
-const longestHeld = 10 * time.Second
+const longestHeld = 30 * time.Second
 
 // refund puts a message off by about wait, as if its attempt had not been.
 func refund(d batch.Delivery, wait time.Duration) batch.AttemptOutcome {

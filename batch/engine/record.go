@@ -113,9 +113,12 @@ func (e *Engine) commit(ctx, work context.Context, g group) error {
 		e.courier.accept(work, fresh, slots, rec.Deliveries)
 		switch code := batch.CodeOf(err); {
 		case err == nil:
-			e.recorded(g, rec)
-			e.o.Metrics.Recorded(len(g.reports), time.Since(start))
-			return nil
+			kept := g.cut(len(g.reports) - rec.Left)
+			e.recorded(kept, rec)
+			e.o.Metrics.Recorded(len(kept.reports), time.Since(start))
+			if rec.Left == 0 {
+				return nil
+			}
 		case passing(code):
 			e.log.Warn("outcomes wait for the store", "reports", len(g.reports), "error", err)
 			if !sleep(ctx, pause) {
@@ -137,16 +140,24 @@ func (e *Engine) commitApart(ctx, work context.Context, g group, refusal error) 
 		e.recorded(g, batch.Recorded{Lost: []int{0}})
 		return nil
 	}
-	for i := range g.reports {
-		one := group{blocks: g.blocks[i : i+1], reports: g.reports[i : i+1]}
-		for _, r := range one.reports[0].Results {
-			one.bytes += len(r.Payload)
-		}
-		if err := e.commit(ctx, work, one); err != nil {
+	for len(g.reports) > 0 {
+		if err := e.commit(ctx, work, g.cut(1)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// cut takes the first n reports off the group and returns them as one.
+func (g *group) cut(n int) group {
+	first := group{blocks: g.blocks[:n], reports: g.reports[:n]}
+	for _, r := range first.reports {
+		for _, res := range r.Results {
+			first.bytes += len(res.Payload)
+		}
+	}
+	g.blocks, g.reports, g.bytes = g.blocks[n:], g.reports[n:], g.bytes-first.bytes
+	return first
 }
 
 // recorded lets go of what a group finished or lost.

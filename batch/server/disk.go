@@ -77,13 +77,25 @@ func (c cautious) Stage(ctx context.Context, tenant batch.TenantID, id batch.ID)
 	return cautiousStage{c.Store.Stage(ctx, tenant, id), c.disk}
 }
 
-// Batch says of a batch that does not move that the full disk is why.
 func (c cautious) Batch(ctx context.Context, tenant batch.TenantID, id batch.ID) (batch.Batch, error) {
 	b, err := c.Store.Batch(ctx, tenant, id)
-	if err == nil && !b.Status.Terminal() && b.InFlight == 0 && !c.disk.working() {
+	c.explain(&b)
+	return b, err
+}
+
+func (c cautious) Batches(ctx context.Context, q batch.BatchQuery) ([]batch.Batch, *batch.ID, error) {
+	list, next, err := c.Store.Batches(ctx, q)
+	for i := range list {
+		c.explain(&list[i])
+	}
+	return list, next, err
+}
+
+// explain says of a batch that does not move that the full disk is why.
+func (c cautious) explain(b *batch.Batch) {
+	if b.Status.Claimable() && b.InFlight == 0 && !c.disk.working() {
 		b.WaitingOn = "disk_full"
 	}
-	return b, err
 }
 
 type cautiousStage struct {

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"time"
+
+	"go.etcd.io/bbolt"
 
 	"github.com/callbatch/callbatch/batch"
 	"github.com/callbatch/callbatch/storage/record"
@@ -33,10 +36,30 @@ func (s *Store) Cancel(ctx context.Context, tenant batch.TenantID, id batch.ID) 
 	}
 	s.mu.Unlock()
 	if err != nil {
+		s.notStopping(tenant, id)
 		return batch.Batch{}, err
 	}
 	hint(s.changed)
 	return s.Batch(ctx, tenant, id)
+}
+
+// notStopping undoes stopping where the cancel was refused: the batch is what
+// the file says. No commit may change that meanwhile.
+func (s *Store) notStopping(tenant batch.TenantID, id batch.ID) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	var p batch.Progress
+	err := s.db.View(func(tx *bbolt.Tx) (err error) {
+		p, err = readProgress(tx, tenantKey(tenant, id))
+		return err
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if lv := s.live[id]; err == nil && lv != nil && lv.tenant == tenant && p.Status.Claimable() {
+		lv.status = p.Status
+		s.rota(lv.processor).wakeUp(tenant, id)
+		hint(s.changed)
+	}
 }
 
 // stopping keeps new claims off a batch from before its cancel is durable:
@@ -61,25 +84,42 @@ func (s *Store) queueEnd(tenant batch.TenantID, id batch.ID) {
 	hint(s.endsReady)
 }
 
+// endAgain is how soon an end is tried again that the disk had no room for.
+const endAgain = time.Second
+
 // endLoop ends canceled batches that nobody holds blocks of any more.
 func (s *Store) endLoop() {
 	defer close(s.ended)
+	again := time.NewTimer(0)
+	defer again.Stop()
 	for {
 		s.mu.Lock()
 		var next []queued
 		next, s.ends = s.ends, nil
 		s.mu.Unlock()
+		var refused []queued
 		for _, b := range next {
-			err := s.endCanceled(b)
-			if err != nil && !errors.Is(err, errClosed) {
+			switch err := s.endCanceled(b); {
+			case batch.CodeOf(err) == batch.Full:
+				refused = append(refused, b)
+			case err != nil && !errors.Is(err, errClosed):
 				s.log.Error("a canceled batch could not be ended", "batch_id", b.id, "error", err)
 			}
 		}
-		if len(next) > 0 {
+		s.mu.Lock()
+		s.ends = append(s.ends, refused...)
+		s.mu.Unlock()
+		if len(next) > len(refused) {
 			continue
+		}
+		var retry <-chan time.Time
+		if len(refused) > 0 {
+			again.Reset(endAgain)
+			retry = again.C
 		}
 		select {
 		case <-s.endsReady:
+		case <-retry:
 		case <-s.stop:
 			return
 		}
@@ -165,7 +205,7 @@ func (t *txn) closeSome(s *Store, b queued) (done bool, err error) {
 		}
 		rng, err := t.closeBlock(e, p)
 		if s.damaged(err, "block of batch", b.id) { // what ran in it cannot be told
-			err = t.Bucket(bucketOpen).Delete(p)
+			err = t.dropOpen(e, p)
 		}
 		if err != nil {
 			return false, errBroken{err}
@@ -187,7 +227,8 @@ func (t *txn) closeSome(s *Store, b queued) (done bool, err error) {
 	if spec.Blocks == 1 {
 		k := batch.BlockKey{Tenant: b.tenant, Batch: b.id}
 		only = &batch.Range{Key: k}
-		if only.Results, err = readSegments(t.Tx, k, 0, e.p.Round, whole); err != nil {
+		only.Results, err = readSegments(t.Tx, k, 0, e.p.Round, whole)
+		if err != nil && !s.damaged(err, "block of batch", b.id) {
 			return false, errBroken{err}
 		}
 	}
@@ -226,6 +267,17 @@ type cursor interface {
 	Next() ([]byte, []byte)
 }
 
+// dropOpen takes a block out of the open ones, if it is among them still.
+func (t *txn) dropOpen(e *entry, open []byte) error {
+	b := t.Bucket(bucketOpen)
+	if b.Get(open) == nil {
+		return nil
+	}
+	e.p.Absorb(batch.Tally{}, 0, 1)
+	t.change(e)
+	return b.Delete(open)
+}
+
 // closeBlock takes a partly done block out of the open ones for good and
 // returns what ran in it.
 func (t *txn) closeBlock(e *entry, open []byte) (batch.Range, error) {
@@ -255,11 +307,9 @@ func (t *txn) closeBlock(e *entry, open []byte) (batch.Range, error) {
 	if err := t.Bucket(bucketStates).Put(key, record.EncodeState(key, state)); err != nil {
 		return rng, err
 	}
-	if err := t.Bucket(bucketOpen).Delete(open); err != nil {
+	if err := t.dropOpen(e, open); err != nil {
 		return rng, err
 	}
-	e.p.Absorb(batch.Tally{}, 0, 1)
-	t.change(e)
 	rng.Results, err = readSegments(t.Tx, k, b.First, e.p.Round, whole)
 	return rng, err
 }

@@ -200,6 +200,7 @@ func (s *Store) try(group []*step, results []error) (again bool, err error) {
 		refuse(results, batch.Refuse(batch.Full, "disk_full", "the store's disk is full: nothing was kept, try again when there is room"))
 		return false, nil
 	case err != nil:
+		tx.Rollback() // in case it was not even tried
 		return false, fmt.Errorf("commit: %w", err)
 	}
 	s.mu.Lock()

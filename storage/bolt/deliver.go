@@ -186,6 +186,9 @@ func (t *txn) putAttempt(m batch.Message, a batch.Attempt) error {
 // settled counts a message for which nothing is owed any more.
 func (t *txn) settled(s *Store, m batch.Message) error {
 	e, err := t.batch(m.Tenant, m.Batch)
+	if s.damaged(err, "batch", m.Batch) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -194,6 +197,9 @@ func (t *txn) settled(s *Store, m batch.Message) error {
 		return nil
 	}
 	last, err := readMessage(t.Tx, tenantKey(m.Tenant, e.p.Terminal))
+	if s.damaged(err, "message", e.p.Terminal) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

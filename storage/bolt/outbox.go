@@ -121,23 +121,43 @@ func (s *Store) wakeLane(l laneKey) { s.lanes.wakeUp(laneTenant(l), l) }
 // claimMessage starts the attempt of a message if it still waits under key.
 func (t *txn) claimMessage(s *Store, key []byte, perHost int) (d batch.Delivery, ok bool, err error) {
 	b := t.Bucket(bucketOutbox)
+	lane, _, id := splitOutboxKey(key)
+	// Whatever is not claimed here, its lane is to be looked at again.
+	defer func() {
+		if !ok {
+			t.after(func() {
+				s.wakeLane(lane)
+				hint(s.messagesChanged)
+			})
+		}
+	}()
 	if b.Get(key) == nil {
 		return d, false, nil
 	}
-	lane, _, id := splitOutboxKey(key)
 	if s.sendingIn(lane)+t.sending[lane] >= max(1, perHost) {
-		t.after(func() { s.full[lane] = perHost })
 		return d, false, nil
 	}
 	m, err := readMessage(t.Tx, tenantKey(laneTenant(lane), id))
+	if err == nil {
+		err = t.deliverable(s, m)
+	}
 	if err != nil && !s.damaged(err, "message", id) {
 		return d, false, err
 	}
-	if err := b.Delete(key); err != nil || m.ID != id {
-		return d, false, err
+	if e := b.Delete(key); e != nil || err != nil {
+		return d, false, e
 	}
 	d, err = t.startSending(s, m)
 	return d, err == nil, err
+}
+
+// deliverable reads what starting an attempt will need.
+func (t *txn) deliverable(s *Store, m batch.Message) error {
+	e, err := t.batch(m.Tenant, m.Batch)
+	if err == nil {
+		_, err = t.spec(s, e)
+	}
+	return err
 }
 
 // NextMessage returns when a waiting message is next due.

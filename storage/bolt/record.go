@@ -9,39 +9,20 @@ import (
 	"github.com/callbatch/callbatch/storage/record"
 )
 
-// Record keeps what became of claimed items, in as few transactions as their
-// bound allows; a report is never cut in two. What an error leaves behind of
-// earlier transactions comes back with it.
+// Record keeps what became of claimed items.
 func (s *Store) Record(ctx context.Context, reports []batch.Report, offer batch.MessageClaim) (batch.Recorded, error) {
 	if err := s.ready(ctx); err != nil {
 		return batch.Recorded{}, err
 	}
-	all := s.prepare(reports)
-	var out batch.Recorded
-	for from := 0; from < len(all); {
-		to, size := from, 0
-		for to < len(all) && (to == from || size+all[to].weight <= maxBytes) {
-			size += all[to].weight
-			to++
-		}
-		step, err := s.recordSome(all[from:to], size, offer)
-		if err != nil {
-			return out, err
-		}
-		for _, i := range step.Lost {
-			out.Lost = append(out.Lost, from+i)
-		}
-		out.Ended, out.Deliveries = append(out.Ended, step.Ended...), append(out.Deliveries, step.Deliveries...)
-		offer.Max -= len(step.Deliveries)
-		from = to
+	some := s.prepare(reports)
+	n, size := 0, 0
+	for n < len(some) && (n == 0 || size+some[n].weight <= maxBytes) {
+		size += some[n].weight
+		n++
 	}
-	s.hintDue()
-	return out, nil
-}
-
-// recordSome is one transaction of a Record.
-func (s *Store) recordSome(some []prepared, size int, offer batch.MessageClaim) (out batch.Recorded, err error) {
-	err = s.do(s.small, size, func(t *txn) error {
+	some = some[:n]
+	var out batch.Recorded
+	err := s.do(s.small, size, func(t *txn) error {
 		r := recording{s: s, t: t, offer: offer}
 		for i, p := range some {
 			switch err := r.report(p); {
@@ -54,9 +35,17 @@ func (s *Store) recordSome(some []prepared, size int, offer batch.MessageClaim) 
 		out = r.out
 		return nil
 	})
-	if err != nil {
+	switch {
+	case batch.CodeOf(err) == batch.Damaged && n == 1: // found after its first write
+		s.mu.Lock()
+		s.setAside(some[0].Lease.Block, err)
+		s.mu.Unlock()
+		out = batch.Recorded{Lost: []int{0}}
+	case err != nil:
 		return batch.Recorded{}, err
 	}
+	out.Left = len(reports) - n
+	s.hintDue()
 	return out, nil
 }
 

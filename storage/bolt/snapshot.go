@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"errors"
+	"strings"
 	"sync/atomic"
 	"syscall"
 
@@ -76,10 +77,21 @@ func (s *Store) makeDurable(tx *bbolt.Tx) error {
 // there, and the next may succeed.
 var errNoSpace = errors.New("no space left for a commit")
 
+// noSpace reports whether err says so. bbolt gives some errors of the system
+// as text only.
+func noSpace(err error) bool {
+	for _, e := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT} {
+		if errors.Is(err, e) || strings.Contains(err.Error(), e.Error()) {
+			return true
+		}
+	}
+	return false
+}
+
 // undone tells a commit that surely did not happen from one of which nobody
 // knows: no room for its pages, and the file does not show it.
 func (s *Store) undone(id int, err error) error {
-	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+	if err == nil || !noSpace(err) {
 		return err
 	}
 	tx, readErr := s.db.Begin(false)

@@ -133,8 +133,9 @@ func (s *Store) Close() error {
 	close(s.stop)
 	<-s.committed
 	<-s.ended
-	if s.before != nil { // a commit failed
-		s.before.leave()
+	if kept := s.before; kept != nil { // a commit failed
+		s.show(nil)
+		kept.leave()
 	}
 	return s.db.Close()
 }
