@@ -267,3 +267,119 @@ func TestADamagedRecordStopsNobodyElse(t *testing.T) {
 		t.Errorf("check says %v", err)
 	}
 }
+
+// noRoom makes the next commits fail as on a full disk until it is called
+// again with false.
+func noRoom(s *Store, full bool) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	s.sync = syncTx
+	if full {
+		s.sync = func(tx *bbolt.Tx) error { return errors.Join(tx.Rollback(), syscall.ENOSPC) }
+	}
+}
+
+func TestACancelThatTheDiskRefusedLeavesTheBatchAtWork(t *testing.T) {
+	s := openAt(t, filepath.Join(t.TempDir(), "s.db"))
+	b := made(t, s, batch.TenantID{}, 1)
+	noRoom(s, true)
+	if _, err := s.Cancel(t.Context(), batch.TenantID{}, b.ID); batch.CodeOf(err) != batch.Full {
+		t.Errorf("got %v", err)
+	}
+	noRoom(s, false)
+	claimed(t, s, 1)
+}
+
+func TestAnEndThatTheDiskRefusedIsTriedAgain(t *testing.T) {
+	s := openAt(t, filepath.Join(t.TempDir(), "s.db"))
+	b := made(t, s, batch.TenantID{}, 1)
+	w := claimed(t, s, 1)[0]
+	if _, err := s.Cancel(t.Context(), batch.TenantID{}, b.ID); err != nil {
+		t.Fatal(err)
+	}
+	// The release is kept and the end after it is not.
+	s.writing.Lock()
+	commits := 0
+	s.sync = func(tx *bbolt.Tx) error {
+		if commits++; commits == 2 {
+			return errors.Join(tx.Rollback(), syscall.ENOSPC)
+		}
+		return tx.Commit()
+	}
+	s.writing.Unlock()
+	recorded(t, s, batch.Report{Lease: w.Lease, Started: time.Now(), Release: true})
+	waitFor(t, func() bool {
+		got, err := s.Batch(t.Context(), batch.TenantID{}, b.ID)
+		return err == nil && got.Status == batch.Canceled
+	})
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if commits < 3 {
+		t.Errorf("%d commits: the disk refused nothing", commits)
+	}
+}
+
+func TestARecordTakesWhatFitsOneTransaction(t *testing.T) {
+	s := openAt(t, filepath.Join(t.TempDir(), "s.db"))
+	for range 4 {
+		made(t, s, batch.TenantID{}, 3)
+	}
+	var rs []batch.Report
+	for _, w := range claimed(t, s, 4) {
+		rs = append(rs, done(w, append(bytes.Repeat([]byte("7"), 1<<20-1), '1')))
+	}
+	calls := 0
+	for ; len(rs) > 0; calls++ {
+		out := recorded(t, s, rs...)
+		if len(out.Lost) > 0 || out.Left >= len(rs) {
+			t.Fatalf("of %d reports %d are left, lost %v", len(rs), out.Left, out.Lost)
+		}
+		rs = rs[len(rs)-out.Left:]
+	}
+	if calls < 2 {
+		t.Errorf("12 MiB went in %d transactions", calls)
+	}
+	if err := s.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestADamagedMessageOrBatchParksNoLane(t *testing.T) {
+	s := openAt(t, filepath.Join(t.TempDir(), "s.db"))
+	var bs []batch.Batch
+	for range 4 {
+		bs = append(bs, made(t, s, batch.TenantID{}, 1))
+	}
+	for _, w := range claimed(t, s, 4) {
+		recorded(t, s, done(w, []byte("1")))
+	}
+	first, err := s.Batch(t.Context(), batch.TenantID{}, bs[0].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	damage(t, s, bucketMessages, tenantKey(batch.TenantID{}, first.Terminal))
+	damage(t, s, bucketProgress, tenantKey(batch.TenantID{}, bs[1].ID))
+	damage(t, s, bucketBatches, tenantKey(batch.TenantID{}, bs[2].ID))
+	waitFor(t, func() bool {
+		ds, err := s.ClaimMessages(t.Context(), batch.MessageClaim{Owner: "n", Max: 1, PerHost: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(ds) == 1 && ds[0].Batch == bs[3].ID
+	})
+}
+
+func TestAReadAfterTheEndOfAFailedStoreIsRefused(t *testing.T) {
+	s := openAt(t, filepath.Join(t.TempDir(), "s.db"))
+	b := made(t, s, batch.TenantID{}, 1)
+	s.sync = func(tx *bbolt.Tx) error { return errors.Join(tx.Rollback(), syscall.EIO) }
+	if _, err := s.Cancel(t.Context(), batch.TenantID{}, b.ID); err == nil {
+		t.Fatal("the cancel was acknowledged")
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Batch(t.Context(), batch.TenantID{}, b.ID); err == nil {
+		t.Error("it was read")
+	}
+}
