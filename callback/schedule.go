@@ -1,18 +1,13 @@
 package callback
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"time"
 )
 
 const (
 	defaultWindow = 7 * 24 * time.Hour
-
-	maxSteps = 100
-	maxStep  = 30 * 24 * time.Hour
 
 	jitter = 0.1 // of the delay, only ever added
 )
@@ -67,48 +62,4 @@ func (s Schedule) withDefaults() Schedule {
 		s.Window = defaultWindow
 	}
 	return s
-}
-
-// ParseSchedule reads steps as String writes them: durations separated by
-// commas, 1 to 100 of them, each from 0 to 30 days. The window is left at its
-// default.
-func ParseSchedule(text string) (Schedule, error) {
-	var s Schedule
-	for field := range strings.SplitSeq(text, ",") {
-		step, err := time.ParseDuration(strings.TrimSpace(field))
-		if err != nil {
-			return Schedule{}, fmt.Errorf("schedule: step %d: %q is not a duration like 30s, 5m or 2h", len(s.Steps)+1, strings.TrimSpace(field))
-		}
-		if step < 0 || step > maxStep {
-			return Schedule{}, fmt.Errorf("schedule: step %d: %s is not between 0s and %s", len(s.Steps)+1, step, short(maxStep))
-		}
-		if s.Steps = append(s.Steps, step); len(s.Steps) > maxSteps {
-			return Schedule{}, fmt.Errorf("schedule: more than %d steps", maxSteps)
-		}
-	}
-	return s, nil
-}
-
-// String returns the steps as ParseSchedule reads them.
-func (s Schedule) String() string {
-	var b strings.Builder
-	for i, step := range s.withDefaults().Steps {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.WriteString(short(step))
-	}
-	return b.String()
-}
-
-// short writes 5m0s as 5m and 2h0m0s as 2h.
-func short(d time.Duration) string {
-	text := d.String()
-	if strings.HasSuffix(text, "m0s") {
-		text = strings.TrimSuffix(text, "0s")
-	}
-	if strings.HasSuffix(text, "h0m") {
-		text = strings.TrimSuffix(text, "0m")
-	}
-	return text
 }

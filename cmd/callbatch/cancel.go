@@ -2,6 +2,8 @@ package main
 
 import (
 	"github.com/spf13/cobra"
+
+	"github.com/callbatch/callbatch/batch/client"
 )
 
 func newCancel(w *world) *cobra.Command {
@@ -14,19 +16,6 @@ that has ended already is a conflict.`,
 		Args: exactly("ID"),
 	}
 	output := outputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := checkID(args[0]); err != nil {
-			return err
-		}
-		c, err := connect(w)
-		if err != nil {
-			return err
-		}
-		b, err := c.Cancel(cmd.Context(), args[0])
-		if err != nil {
-			return err
-		}
-		return writeBatch(w, *output, b)
-	}
+	cmd.RunE = onBatch(w, output, (*client.Client).Cancel)
 	return cmd
 }

@@ -78,9 +78,14 @@ func TestLayout(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		ignored, err := fs.ReadFile(tree, ".gitignore") // what the README's commands leave behind
+		if err != nil {
+			t.Fatal(err)
+		}
+		left := strings.Fields(string(ignored))
 		var names []string
 		for _, e := range entries {
-			if !strings.HasPrefix(e.Name(), ".") {
+			if !strings.HasPrefix(e.Name(), ".") && !slices.Contains(left, "/"+e.Name()) {
 				names = append(names, e.Name())
 			}
 		}

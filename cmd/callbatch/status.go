@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -23,7 +24,14 @@ func newStatus(w *world) *cobra.Command {
 		Args:  exactly("ID"),
 	}
 	output := outputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+	cmd.RunE = onBatch(w, output, (*client.Client).Batch)
+	return cmd
+}
+
+// onBatch runs a command that does one thing with the batch it names and
+// shows the batch as it is then.
+func onBatch(w *world, o *output, do func(*client.Client, context.Context, string) (client.Batch, error)) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
 		if err := checkID(args[0]); err != nil {
 			return err
 		}
@@ -31,13 +39,12 @@ func newStatus(w *world) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		b, err := c.Batch(cmd.Context(), args[0])
+		b, err := do(c, cmd.Context(), args[0])
 		if err != nil {
 			return err
 		}
-		return writeBatch(w, *output, b)
+		return writeBatch(w, *o, b)
 	}
-	return cmd
 }
 
 // writeBatch shows a batch.
