@@ -222,7 +222,7 @@ func (rc *receiver) confirm(ctx context.Context, m *received) error {
 		}
 	}
 	s := rc.ledger.token(d.Metadata["token"])
-	for _, i := range m.sample() {
+	for _, i := range rc.sample(m) {
 		it, err := rc.api.item(ctx, d.BatchID, i)
 		if err != nil {
 			return excuse(err)
@@ -238,7 +238,9 @@ func (rc *receiver) confirm(ctx context.Context, m *received) error {
 }
 
 // sample picks the first and the last item the message is about.
-func (m *received) sample() []int {
+func (rc *receiver) sample(m *received) []int {
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
 	if len(m.indexes) < 2 {
 		return m.indexes
 	}

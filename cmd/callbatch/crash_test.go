@@ -83,10 +83,12 @@ func (tr *trial) round(ctx context.Context, n int) {
 	}
 	var busy sync.WaitGroup
 	for i := range tr.load.clients {
-		busy.Go(func() { tr.client(i).run(ctx) })
+		c := tr.client(i)
+		busy.Go(func() { c.run(ctx) })
 	}
 	for i := range tr.load.watchers {
-		busy.Go(func() { tr.watcher(i).run(ctx) })
+		w := tr.watcher(i)
+		busy.Go(func() { w.run(ctx) })
 	}
 	for range n {
 		if tr.ledger.broken() || !tr.strike(ctx) {
@@ -182,6 +184,7 @@ func envNumber(t *testing.T, name string, unset int) int {
 	return n
 }
 
+// rand returns the stream of numbers of one client or watcher in this round.
 func (tr *trial) rand(stream uint64) *rand.Rand {
 	return rand.New(rand.NewPCG(tr.seed, stream+uint64(tr.struck)<<32))
 }

@@ -144,6 +144,9 @@ func (v *victim) await(cmd *exec.Cmd, gone chan struct{}) {
 func (v *victim) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
+	v.mu.Lock()
+	gone := v.gone
+	v.mu.Unlock()
 	for {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+v.addr+"/readyz", nil)
 		if err != nil {
@@ -156,7 +159,7 @@ func (v *victim) ready(ctx context.Context) error {
 			}
 		}
 		select {
-		case <-v.gone:
+		case <-gone:
 			return fmt.Errorf("it ended: %w\n%s", errors.Join(v.ended()), v.lastWords())
 		case <-ctx.Done():
 			return fmt.Errorf("not ready: %w\n%s", ctx.Err(), v.lastWords())
@@ -201,8 +204,12 @@ func (v *victim) ended() error {
 	}
 	var exit *exec.ExitError
 	if errors.As(v.outcome, &exit) {
-		if ws, ok := exit.Sys().(syscall.WaitStatus); ok && v.killed && ws.Signal() == syscall.SIGKILL {
+		ws, ok := exit.Sys().(syscall.WaitStatus)
+		switch {
+		case ok && v.killed && ws.Signal() == syscall.SIGKILL:
 			return nil
+		case ok && v.asked && ws.Signal() == syscall.SIGTERM:
+			return nil // it was asked before it could listen
 		}
 	}
 	return fmt.Errorf("%v\n%s", v.outcome, v.lastWords())
