@@ -3,6 +3,7 @@ package batch
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -14,6 +15,8 @@ type Options struct {
 	Processor         string            `json:"processor,omitempty"`
 	CallbackURL       string            `json:"callback_url,omitempty"`
 	CallbackMode      Mode              `json:"callback_mode,omitempty"`
+	CallbackEvents    []string          `json:"callback_events,omitempty"`     // wanted besides those that are always made: "batch.progress"
+	CallbackHeaders   map[string]string `json:"callback_headers,omitempty"`    // extra headers for the receiver's gateway; never shown
 	CallbackPageBytes int               `json:"callback_page_bytes,omitempty"` // most bytes of one message body, 1 KiB to 1 MiB
 	CallbackPageItems int               `json:"callback_page_items,omitempty"` // most results in one message, 1 to 256
 	IDField           string            `json:"id_field,omitempty"`            // JSON pointer to the client's own id inside each item
@@ -29,7 +32,8 @@ type Mode string
 // The modes. ModeResults is the default.
 const (
 	ModeResults Mode = "results" // results travel in the webhooks
-	ModeSummary Mode = "summary" // one terminal message with counts
+	ModeSummary Mode = "summary" // one terminal message with counts and a link
+	ModePull    Mode = "pull"    // messages are made as for results, and not sent: the client reads them
 )
 
 // Priority is a weight in the sharing of slots, never a right of way.
@@ -62,8 +66,7 @@ const (
 	MaxItemID           = 256 // bytes
 	MaxDepth            = 100 // nesting of one item
 	MaxCallbackURL      = 8192
-	MinPageRoom         = 8 << 10 // bytes that callback_page_bytes leaves beside large metadata
-	MinPageBytes        = 1 << 10
+	MinPageBytes        = 1 << 10 // beside the metadata, which every message bears
 	MaxPageBytes        = 1 << 20
 	DefaultPageBytes    = 96 << 10
 	DefaultPageItems    = BlockItems
@@ -100,9 +103,15 @@ func (o Options) Validate() []Problem {
 		bad("/callback_url", "too_long", "a callback URL has at most %d bytes", MaxCallbackURL)
 	}
 	switch o.CallbackMode {
-	case "", ModeResults, ModeSummary:
+	case "", ModeResults, ModeSummary, ModePull:
 	default:
-		bad("/callback_mode", "unknown_value", `callback_mode is "results" or "summary", not %q`, clip(string(o.CallbackMode)))
+		bad("/callback_mode", "unknown_value", `callback_mode is "results", "summary" or "pull", not %q`, clip(string(o.CallbackMode)))
+	}
+	for i, e := range o.CallbackEvents {
+		if e != TypeProgress {
+			bad(fmt.Sprintf("/callback_events/%d", i), "unknown_value", "%q is no event to be asked for: there is %q, and the end of the batch is always told", clip(e), TypeProgress)
+			break
+		}
 	}
 	switch o.Priority {
 	case "", PriorityHigh, PriorityNormal, PriorityLow:
@@ -118,8 +127,8 @@ func (o Options) Validate() []Problem {
 	between("/callback_page_items", o.CallbackPageItems, 1, BlockItems)
 	between("/max_attempts", o.MaxAttempts, 1, MaxAttemptsPerItem)
 	between("/concurrency", o.Concurrency, 1, MaxBatchConcurrency)
-	if size := o.metadataBytes(); size > MinPageBytes && o.CallbackPageBytes != 0 && o.CallbackPageBytes < size+MinPageRoom {
-		bad("/callback_page_bytes", "out_of_range", "callback_page_bytes is at least %d with metadata of %d bytes, which every message bears", size+MinPageRoom, size)
+	if least := MinPageBytes + o.metadataBytes(); o.CallbackPageBytes >= MinPageBytes && o.CallbackPageBytes < least {
+		bad("/callback_page_bytes", "out_of_range", "callback_page_bytes is at least %d with this metadata, which every message bears", least)
 	}
 	if o.IDField != "" && !isPointer(o.IDField) {
 		bad("/id_field", "bad_pointer", `id_field is a JSON pointer such as "/order_id"`)
@@ -144,9 +153,10 @@ func (o Options) validateMetadata(bad func(pointer, code, format string, args ..
 	}
 }
 
+// metadataBytes returns how much longer the metadata makes a message.
 func (o Options) metadataBytes() (n int) {
 	for k, v := range o.Metadata {
-		n += len(k) + len(v)
+		n += len(appendString(nil, k)) + len(appendString(nil, v)) + len(`:,`)
 	}
 	return n
 }
@@ -218,8 +228,16 @@ type Progress struct {
 	Finished time.Time
 	Messages Ledger
 	Terminal MessageID // of this round; zero until the round is over, or without a callback
-	Digest   uint64    // sum over all results of a hash of round, index and bytes
-	Version  uint64    // rises with every change
+	Told     Told
+	Digest   uint64 // sum over all results of a hash of round, index and bytes
+	Version  uint64 // rises with every change
+}
+
+// Told is what batch.progress has said in this round.
+type Told struct {
+	Message MessageID // the last
+	Tenth   int       // of the items that had their result then, 1 to 9
+	At      time.Time
 }
 
 // A Tally counts results by how they ended.
@@ -278,17 +296,26 @@ func (b Batch) Counts() Counts {
 	}
 }
 
+// Messages reports whether there are any for the batch: they are sent, or
+// made to be pulled.
+func (o Options) Messages() bool { return o.CallbackURL != "" || o.CallbackMode == ModePull }
+
+// Wants reports whether the client asked for an event.
+func (o Options) Wants(event string) bool { return slices.Contains(o.CallbackEvents, event) }
+
 // CallbackStatus returns how the deliveries of the batch stand as a whole.
+// What was blocked or canceled is as little delivered as what is exhausted.
+// Of messages to be pulled it tells only about those that were redelivered.
 func (b Batch) CallbackStatus() string {
-	m := b.Messages
+	m, sent := b.Messages, b.Options.CallbackURL != "" && b.Options.CallbackMode != ModePull
 	switch {
-	case b.Options.CallbackURL == "":
+	case !sent && m.Waiting+m.Delivered+m.Exhausted == 0:
 		return "none"
-	case m.Waiting > 0 && (m.Delivered > 0 || b.Status.Terminal()):
+	case m.Waiting > 0 && (m.Delivered > 0 || b.Status.Terminal() || !sent):
 		return "delivering"
-	case m.Waiting > 0 || !b.Status.Terminal():
+	case sent && (m.Waiting > 0 || !b.Status.Terminal()):
 		return "waiting"
-	case m.Exhausted > 0:
+	case m.Exhausted > 0 || sent && m.Other > 0:
 		return "exhausted"
 	default:
 		return "delivered"

@@ -20,11 +20,20 @@
 // no ended batch without its message, and no message that says more than the
 // API does.
 //
-// A message is delivered until it is acknowledged or its schedule is spent.
-// Each attempt is recorded as begun before a byte leaves and settled after;
-// the body is the same bytes every time, because its ends are frozen and the
-// results between them never change. The terminal message waits, for a
-// bounded time, until the round's other messages are settled.
+// A message is tried until it is acknowledged or refused, or its schedule or
+// its time is spent. Each attempt is recorded as begun before a byte leaves and
+// closed after; the body is the same bytes every time, because its ends are
+// frozen and the results between them never change. Messages queue by tenant
+// and host. What a host may be sent at once it has to earn, and while its
+// breaker is open it is sent nothing, which costs no attempts: that is its
+// [Health]. The terminal message waits, for a bounded time, until each of the
+// round's result messages was settled once. What was settled can be sent once
+// more, one message or many ([Redelivery]).
+//
+// A client that would rather fetch has its messages made and not sent
+// ([ModePull]). One that asked for it has word of the progress on the way,
+// which is tried once and replaced by the next. And whoever has a message may
+// follow its links without a key, for as long as the batch is there ([Links]).
 //
 // # A batch
 //
@@ -53,11 +62,17 @@
 //
 // # A message
 //
-//	            claimed, attempt n begun        2xx
-//	waiting ───────────────────────▶ sending ─────────▶ delivered
-//	   ▲                                │
-//	   ├── anything else, at t ─────────┤   410, 413, schedule or window spent
-//	   └── the process died ────────────┴──────────────▶ exhausted
+//	made ── to be pulled ───────────────────────────▶ pulled
+//	 │      claimed, attempt n begun         2xx
+//	waiting ─────────────────────▶ sending ─────────▶ delivered
+//	 ▲ │                              │   410, 413, schedule spent
+//	 │ └── time spent ────────────────┼─────────────▶ exhausted
+//	 ├──── anything else, at t ───────┤   refused by policy
+//	 ├──── the process died ──────────┴─────────────▶ blocked
+//	 └──── redelivered ── whatever is settled
+//
+// A message whose host's breaker is open waits, and is shown as parked. One
+// that is not wanted any more is canceled.
 //
 // # What holds at every moment
 //
@@ -68,7 +83,9 @@
 //   - Nothing is shown that a crash could take back. Counts sum to the total
 //     in every answer.
 //   - The end of a batch and the message announcing it are one transaction.
-//   - Every attempt of a message bears the same id and the same bytes.
+//   - Every attempt of a message bears the same id and the same bytes, also
+//     when it is sent again.
+//   - The ledger of a batch is what counting its messages gives.
 //   - Work that our own stop cuts short costs no attempt.
 //
 // # Who decides
@@ -76,6 +93,10 @@
 // Stores carry, this package decides. Is the batch over: [Progress.Over].
 // What does a report change: [BlockState.Apply], [Progress.Absorb]. When is
 // the next try: [Policy.Next]. What goes into which message: [RangeMessages],
-// [EndMessages]. May the terminal message go: [Progress.Deliver]. All of them
-// are pure functions, called inside the transaction that keeps their answer.
+// [EndMessages], [ProgressMessage]. What does an attempt leave behind:
+// [Message.Close], [Health.After]. May the terminal message go:
+// [Progress.Deliver]. May a host be sent more: [Health.Allows]. What is sent
+// again: [Message.Redeliver], [Redelivery.Wants]. What does a link open:
+// [Links.Tenant]. All of them are pure functions, called inside the
+// transaction that keeps their answer.
 package batch

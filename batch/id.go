@@ -42,6 +42,14 @@ func NewID(now time.Time) ID { return newID(now) }
 // NewMessageID returns an id for a message made now.
 func NewMessageID(now time.Time) MessageID { return newID(now) }
 
+// FirstMessageID returns an id before those of all messages made at t or
+// later.
+func FirstMessageID(t time.Time) (id MessageID) {
+	made := newID(t)
+	copy(id[:5], made[:5])
+	return id
+}
+
 // NewKeyID returns an id for an API key made now.
 func NewKeyID(now time.Time) KeyID { return newID(now) }
 

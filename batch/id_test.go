@@ -1,6 +1,7 @@
 package batch
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -29,6 +30,18 @@ func TestID(t *testing.T) {
 		}
 		if got := a.Time(); !got.Equal(now.Truncate(time.Millisecond)) {
 			t.Errorf("its time is %s, not %s", got, now)
+		}
+	})
+	t.Run("of a message may be looked for by its time", func(t *testing.T) {
+		for range 100 {
+			first := FirstMessageID(now)
+			at, before := NewMessageID(now), NewMessageID(now.Add(-time.Millisecond))
+			if bytes.Compare(first[:], at[:]) > 0 || bytes.Compare(first[:], before[:]) <= 0 {
+				t.Fatalf("%s is not between %s and %s", first, before, at)
+			}
+		}
+		if first := FirstMessageID(time.Time{}); first != (MessageID{}) {
+			t.Errorf("since ever begins at %s", first)
 		}
 	})
 	t.Run("is text in JSON", func(t *testing.T) {

@@ -134,7 +134,9 @@ func TestProgress(t *testing.T) {
 		for name, f := range map[string]func(){
 			"absorb":  func() { p.Absorb(Tally{}, 0, 0) },
 			"post":    func() { p.Post(Message{Type: TypeResults}) },
-			"deliver": func() { p.Deliver(Message{Type: TypeResults, Round: 1}, MessageDelivered) },
+			"deliver": func() { p.Deliver(&Message{Type: TypeResults, Round: 1, State: MessageDelivered}) },
+			"reopen":  func() { p.Reopen(Message{Type: TypeResults, Round: 1}, MessageDelivered) },
+			"tell":    func() { p.Post(Message{Type: TypeProgress}) },
 		} {
 			if f(); p.Version <= was {
 				t.Errorf("%s left it at %d", name, p.Version)
@@ -151,23 +153,4 @@ func TestProgress(t *testing.T) {
 			}
 		}
 	})
-}
-
-func TestLedger(t *testing.T) {
-	p := Progress{Status: Running, Round: 1}
-	part, end := Message{Type: TypeResults, Round: 1}, Message{ID: MessageID{1}, Type: TypeCompleted, Round: 1}
-	p.Post(part)
-	p.Post(part)
-	if p.Deliver(part, MessageDelivered) {
-		t.Error("released a terminal message that is not there yet")
-	}
-	p.Post(end)
-	if !p.Deliver(part, MessageExhausted) {
-		t.Error("the last result message was settled and the terminal one not released")
-	}
-	p.Deliver(end, MessageDelivered)
-	want := Ledger{Round: 2, Delivered: 2, Exhausted: 1}
-	if p.Messages != want {
-		t.Errorf("got %+v, want %+v", p.Messages, want)
-	}
 }

@@ -91,9 +91,16 @@ func (s *ItemStatus) UnmarshalText(b []byte) error {
 
 // MessageState is where the delivery of a message is.
 //
-//	waiting ──claimed──▶ sending ──2xx──▶ delivered
-//	   ▲                    ├──410, 413, schedule spent──▶ exhausted
-//	   ╰──anything else─────╯
+//	pulled ◀──to be pulled── made ──▶ waiting ──claimed──▶ sending ──2xx──▶ delivered
+//	                                   │ ▲ ▲                │ ├──410, 413, schedule spent──▶ exhausted
+//	                                   │ │ ╰──anything else─╯ ╰──refused by policy──▶ blocked
+//	          breaker of its host open │ │ closed, or one let through
+//	                                   ▼ │
+//	                                  parked ──window spent──▶ exhausted
+//
+// A message that is not wanted any more is canceled. Whatever is settled
+// begins again with waiting when it is redelivered. Parked is not kept: it is
+// a message that waits while the breaker of its host is open.
 type MessageState uint8
 
 // The states of a message. The numbers are kept on disk.

@@ -72,7 +72,8 @@ type Reader interface {
 	// the batch is NotFound.
 	Item(ctx context.Context, tenant TenantID, id ID, index int) (ItemView, error)
 
-	// Messages lists messages, newest first.
+	// Messages lists messages, newest first. A page may be empty and not the
+	// last.
 	Messages(ctx context.Context, q MessageQuery) (list []Message, next *MessageID, err error)
 
 	// Message returns a message of the tenant with its attempts, in order.
@@ -80,6 +81,18 @@ type Reader interface {
 
 	// Body returns the body of a message: the same bytes whenever it is asked.
 	Body(ctx context.Context, m Message) ([]byte, error)
+
+	// Feed returns messages with their bodies in the order in which they were
+	// made durable: never one while an older one may still appear.
+	Feed(ctx context.Context, q FeedQuery) (FeedPage, error)
+
+	// Posted returns a channel that is closed when a message has been made
+	// after the call, or hints so sooner.
+	Posted() <-chan struct{}
+
+	// Hosts returns how the receivers' hosts of a tenant stand that failed last
+	// or were not proven again since, by name; at most 1,000.
+	Hosts(ctx context.Context, tenant TenantID) ([]Health, error)
 }
 
 // A BatchQuery selects batches of one tenant.
@@ -122,8 +135,30 @@ type MessageQuery struct {
 	Tenant TenantID
 	Batch  *ID          // nil: of all batches
 	State  MessageState // 0: any
+	Host   string       // empty: any
 	Before *MessageID   // only those listed after this one
 	Limit  int          // at most; 1 and up
+}
+
+// A FeedQuery selects messages of one tenant, oldest first.
+type FeedQuery struct {
+	Tenant TenantID
+	After  uint64 // the place after which to begin; 0: at the oldest
+	Limit  int    // most messages; 1 and up
+	Bytes  int    // stop after this many bytes of bodies; default 1 MiB
+}
+
+// A FeedPage is a run of messages. Next is the place of the last, or After if
+// there is none; a page whose messages are damaged has none and moves on.
+type FeedPage struct {
+	Entries []FeedEntry
+	Next    uint64
+}
+
+// A FeedEntry is a message with its body.
+type FeedEntry struct {
+	Message
+	Body []byte
 }
 
 // Queue is how blocks of items reach the workers and their outcomes the disk.
@@ -229,38 +264,59 @@ type Renewed struct {
 	Stop []ID    // start nothing more of these batches and release their blocks
 }
 
-// Outbox is how messages reach their receivers.
+// Outbox is how messages reach their receivers. What keeps one dead or slow
+// receiver from slowing others is its business: turns over tenants and hosts,
+// and a bound and a breaker for each ([Health]).
 type Outbox interface {
 	// ClaimMessages takes due messages for sending, rotating over the lanes
-	// (tenant and host). The attempt is recorded as begun before this returns.
+	// (tenant and host) whose health allows it. The attempt is recorded as
+	// begun before this returns. A message whose time is spent is exhausted
+	// instead, also while its host's breaker is open.
 	ClaimMessages(ctx context.Context, c MessageClaim) ([]Delivery, error)
 
-	// Attempted records how attempts ended, each on its own conditions, in one
-	// transaction. One whose message is not in that attempt any more changes
-	// nothing.
+	// Attempted records how attempts ended and what that says about their
+	// hosts, each on its own conditions, in one transaction. One whose message
+	// is not in that attempt any more changes nothing.
 	Attempted(ctx context.Context, outcomes []AttemptOutcome) error
 
-	// NextMessage returns when a waiting message is next due; ok is false if
-	// none is waiting.
+	// NextMessage returns when ClaimMessages may next find something; ok is
+	// false if nothing waits. What the last claim had no budget for is left out.
 	NextMessage(ctx context.Context) (at time.Time, ok bool, err error)
 
 	// MessagesChanged hints that ClaimMessages may find more than it did.
 	MessagesChanged() <-chan struct{}
+
+	// Redeliver has a message sent once more, whatever its state: see
+	// [Message.Redeliver]. A message whose batch has no callback URL is a
+	// Conflict with reason no_callback_url.
+	Redeliver(ctx context.Context, tenant TenantID, id MessageID) (Message, error)
+
+	// RedeliverAll keeps the order to send many messages again, to be carried
+	// out whatever crashes, and returns how many there are. A state that is
+	// not settled is Invalid.
+	RedeliverAll(ctx context.Context, r Redelivery) (wanted int, err error)
 }
 
 // A MessageClaim asks for messages.
 type MessageClaim struct {
 	Owner   string
 	Max     int // most to return; 0: none
+	Retries int // most of these that were tried before, but for those asked for by their owners
+	Trials  int // most of these to hosts that are not proven
 	PerHost int // most in flight to one lane, those under way included
 }
 
 // A Delivery is a message claimed for its attempt number Made.
 type Delivery struct {
 	Message
-	URL   string // as it is now
-	Token uint64
+	URL     string            // as it is now
+	Headers map[string]string // extra ones, as they are now
+	Token   uint64
+	Trial   bool // its host is not proven
 }
+
+// Retry reports whether the message was tried before.
+func (d Delivery) Retry() bool { return d.Made > 1 }
 
 // An AttemptOutcome is how one attempt ended and what follows. The state is
 // waiting (again at Due), delivered, exhausted, canceled or blocked.
@@ -270,7 +326,8 @@ type AttemptOutcome struct {
 	State    MessageState
 	Reason   string
 	Due      time.Time
-	Refund   bool // our own stop cut it short: the attempt never was
+	Host     HostState // what it says about its host; a Manual attempt's word is not heard
+	Refund   bool      // the attempt never was: our own stop cut it short, or there was nothing to send
 }
 
 // Vault keeps who may ask and what signs.
@@ -285,7 +342,20 @@ type Vault interface {
 	// Secrets returns the signing secrets of a tenant, newest first. If there
 	// is none, fresh is kept as the first and returned.
 	Secrets(ctx context.Context, tenant TenantID, fresh Secret) ([]Secret, error)
+
+	// Rotate makes fresh the tenant's current secret and lets those before it
+	// sign beside it for keep, and no longer: 0 ends them all. It returns all
+	// that sign, newest first. More than [MaxSecrets] at once are a Conflict with
+	// reason too_many_secrets.
+	Rotate(ctx context.Context, tenant TenantID, fresh Secret, keep time.Duration) ([]Secret, error)
+
+	// LinkKey returns the key that signs links, made with the store.
+	LinkKey(ctx context.Context) ([]byte, error)
 }
+
+// MaxSecrets is how many secrets of a tenant may sign at once: each attempt
+// bears a signature by every one.
+const MaxSecrets = 10
 
 // A Key is an API key as it is kept: its secret is known by its hash only.
 type Key struct {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"syscall"
 
@@ -27,7 +28,7 @@ func describe(err error, at stage) (category, detail string) {
 		return CategoryBlocked, refusal.Error()
 	case at == resolving, errors.As(err, &dnsErr):
 		return CategoryDNS, dnsDetail(dnsErr, late)
-	case at == handshake:
+	case at == handshake, isAlert(err):
 		return CategoryTLS, tlsDetail(err, late)
 	case at == unsent, at == connecting:
 		return CategoryConnect, connectDetail(err, late)
@@ -45,6 +46,13 @@ func describe(err error, at stage) (category, detail string) {
 func isTimeout(err error) bool {
 	var timeout interface{ Timeout() bool }
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// isAlert reports whether the receiver ended TLS. It may do so after the
+// handshake, if it does not like our part of it.
+func isAlert(err error) bool {
+	var alert *net.OpError
+	return errors.As(err, &alert) && alert.Op == "remote error" // as crypto/tls calls it
 }
 
 func isClosed(err error) bool {
@@ -84,7 +92,6 @@ func tlsDetail(err error, late bool) string {
 		authority x509.UnknownAuthorityError
 		invalid   x509.CertificateInvalidError
 		record    tls.RecordHeaderError
-		alert     tls.AlertError
 	)
 	switch {
 	case errors.As(err, &hostname):
@@ -93,9 +100,9 @@ func tlsDetail(err error, late bool) string {
 		return "the certificate is signed by an unknown authority"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return "the certificate has expired or is not yet valid"
-	case errors.As(err, &record):
+	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
 		return "the receiver does not speak TLS"
-	case errors.As(err, &alert):
+	case isAlert(err):
 		return "the receiver broke the TLS handshake off"
 	case late:
 		return "no TLS handshake in time"

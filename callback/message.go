@@ -31,6 +31,7 @@ type Result struct {
 	Started    time.Time
 	Took       Took
 	RemoteAddr string // ip:port; "" if no connection was tried
+	Connected  bool   // whether there was one, and TLS on it
 
 	// RequestHeaders are those sent, the signature and the values of
 	// Message.Headers masked.

@@ -3,6 +3,7 @@ package callback
 import (
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -25,30 +26,56 @@ type Schedule struct {
 	Window time.Duration
 }
 
-// Next says when to try again a message made at made, of which a number of
-// attempts was made, the last one just now, and asked for retryAfter (0:
-// nothing). It is exhausted when its steps or its window are spent; at is then
-// zero.
+// Spent says what of a Schedule a message has used up.
+type Spent uint8
+
+const (
+	NotSpent Spent = iota
+	Steps          // no attempt is left
+	Window         // the next attempt would start too late
+)
+
+func (s Spent) String() string {
+	switch s {
+	case NotSpent:
+		return "not spent"
+	case Steps:
+		return "steps"
+	case Window:
+		return "window"
+	}
+	return "Spent(" + strconv.Itoa(int(s)) + ")"
+}
+
+// Until returns when the window of a message made at from ends.
+func (s Schedule) Until(from time.Time) time.Time {
+	return from.Add(s.withDefaults().Window)
+}
+
+// Next says when to try again a message of which a number of attempts was made,
+// the last one just now, and asked for retryAfter (0: nothing). The attempt
+// starts at until at the latest; zero means that there is no end. If anything
+// is spent, at is zero.
 //
 // A receiver may ask for more delay than the step's, up to the longest step.
 // Up to 10 % is added at random, by rnd in [0,1); nil means math/rand.
-func (s Schedule) Next(attempts int, retryAfter time.Duration, made, now time.Time, rnd func() float64) (at time.Time, exhausted bool) {
+func (s Schedule) Next(attempts int, retryAfter time.Duration, until, now time.Time, rnd func() float64) (at time.Time, spent Spent) {
 	s = s.withDefaults()
 	if attempts < 0 || attempts >= len(s.Steps) {
-		return time.Time{}, true
+		return time.Time{}, Steps
 	}
 	delay := max(s.Steps[attempts], min(retryAfter, slices.Max(s.Steps)))
-	last := made.Add(s.Window)
-	if at = now.Add(delay); at.After(last) {
-		return time.Time{}, true
+	late := func(t time.Time) bool { return !until.IsZero() && t.After(until) }
+	if at = now.Add(delay); late(at) {
+		return time.Time{}, Window
 	}
 	if rnd == nil {
 		rnd = rand.Float64
 	}
-	if at = at.Add(time.Duration(float64(delay) * jitter * rnd())); at.After(last) {
-		at = last
+	if at = at.Add(time.Duration(float64(delay) * jitter * rnd())); late(at) {
+		at = until
 	}
-	return at, false
+	return at, NotSpent
 }
 
 func (s Schedule) withDefaults() Schedule {

@@ -26,8 +26,8 @@ func TestTheDefaultScheduleIsTenAttemptsIn75Hours(t *testing.T) {
 		steps []string
 	)
 	for attempts := 0; ; attempts++ {
-		at, exhausted := callback.Schedule{}.Next(attempts, 0, made, now, never)
-		if exhausted {
+		at, spent := callback.Schedule{}.Next(attempts, 0, time.Time{}, now, never)
+		if spent != callback.NotSpent {
 			break
 		}
 		steps = append(steps, at.Sub(now).String())
@@ -42,34 +42,36 @@ func TestTheDefaultScheduleIsTenAttemptsIn75Hours(t *testing.T) {
 }
 
 func TestNext(t *testing.T) {
-	short := callback.Schedule{Steps: []time.Duration{0, time.Minute, 10 * time.Minute}, Window: time.Hour}
-	made := time.Unix(1_780_000_000, 0)
+	short := callback.Schedule{Steps: []time.Duration{0, time.Minute, 10 * time.Minute}}
+	now := time.Unix(1_780_000_000, 0)
+	half := func() float64 { return 0.5 }
 	for name, tc := range map[string]struct {
 		schedule   callback.Schedule
 		attempts   int
 		retryAfter time.Duration
-		elapsed    time.Duration // since the message was made
+		left       time.Duration // of the window; 0: it has no end
 		rnd        func() float64
-		delay      time.Duration // -1: exhausted
+		delay      time.Duration
+		spent      callback.Spent
 	}{
 		"the first attempt is due at once":                  {schedule: short, rnd: utmost},
 		"the second after a step":                           {schedule: short, attempts: 1, delay: time.Minute},
-		"jitter adds at most a tenth":                       {schedule: short, attempts: 1, rnd: func() float64 { return 0.5 }, delay: 63 * time.Second},
-		"no step is left":                                   {schedule: short, attempts: 3, delay: -1},
-		"attempts beyond all steps":                         {schedule: short, attempts: 40, delay: -1},
-		"a nonsense count":                                  {schedule: short, attempts: -1, delay: -1},
+		"jitter adds at most a tenth":                       {schedule: short, attempts: 1, rnd: half, delay: 63 * time.Second},
+		"no step is left":                                   {schedule: short, attempts: 3, spent: callback.Steps},
+		"attempts beyond all steps":                         {schedule: short, attempts: 40, spent: callback.Steps},
+		"a nonsense count":                                  {schedule: short, attempts: -1, spent: callback.Steps},
+		"neither a step nor time is left":                   {schedule: short, attempts: 3, left: -time.Hour, spent: callback.Steps},
 		"Retry-After below the step changes nothing":        {schedule: short, attempts: 1, retryAfter: time.Second, delay: time.Minute},
 		"Retry-After above the step is honoured":            {schedule: short, attempts: 1, retryAfter: 5 * time.Minute, delay: 5 * time.Minute},
 		"Retry-After is capped at the longest step":         {schedule: short, attempts: 1, retryAfter: 900 * day, delay: 10 * time.Minute},
-		"jitter comes on top of Retry-After":                {schedule: short, attempts: 1, retryAfter: 5 * time.Minute, rnd: func() float64 { return 0.5 }, delay: 315 * time.Second},
-		"the last moment of the window":                     {schedule: short, attempts: 2, elapsed: 50 * time.Minute, delay: 10 * time.Minute},
-		"jitter does not leave the window":                  {schedule: short, attempts: 2, elapsed: 50 * time.Minute, rnd: utmost, delay: 10 * time.Minute},
-		"the window is spent":                               {schedule: short, attempts: 2, elapsed: 51 * time.Minute, delay: -1},
-		"Retry-After beyond the window":                     {schedule: short, attempts: 1, elapsed: 51 * time.Minute, retryAfter: 10 * time.Minute, delay: -1},
-		"time spent parked counts for the window":           {schedule: short, attempts: 0, elapsed: 2 * time.Hour, delay: -1},
-		"a clock set back":                                  {schedule: short, attempts: 1, elapsed: -time.Hour, delay: time.Minute},
-		"the default window is seven days":                  {attempts: 1, elapsed: week - 5*time.Second, delay: 5 * time.Second},
-		"one second later it is spent":                      {attempts: 1, elapsed: week - 4*time.Second, delay: -1},
+		"a negative Retry-After changes nothing":            {schedule: short, attempts: 1, retryAfter: -time.Hour, delay: time.Minute},
+		"jitter comes on top of Retry-After":                {schedule: short, attempts: 1, retryAfter: 5 * time.Minute, rnd: half, delay: 315 * time.Second},
+		"the last moment of the window":                     {schedule: short, attempts: 2, left: 10 * time.Minute, delay: 10 * time.Minute},
+		"jitter does not leave the window":                  {schedule: short, attempts: 2, left: 10 * time.Minute, rnd: utmost, delay: 10 * time.Minute},
+		"the window ends before the step":                   {schedule: short, attempts: 2, left: 9 * time.Minute, spent: callback.Window},
+		"Retry-After beyond the window":                     {schedule: short, attempts: 1, left: 9 * time.Minute, retryAfter: 10 * time.Minute, spent: callback.Window},
+		"the window ended while the message was parked":     {schedule: short, left: -time.Second, spent: callback.Window},
+		"a window without an end":                           {schedule: callback.Schedule{Steps: []time.Duration{900 * day}, Window: time.Second}, delay: 900 * day},
 		"the default longest step is a day":                 {attempts: 1, retryAfter: 29 * day, delay: day},
 		"steps of zero leave nothing to cap Retry-After at": {schedule: callback.Schedule{Steps: make([]time.Duration, 5)}, attempts: 1, retryAfter: time.Hour},
 	} {
@@ -77,15 +79,27 @@ func TestNext(t *testing.T) {
 			if tc.rnd == nil {
 				tc.rnd = never
 			}
-			now := made.Add(tc.elapsed)
-			at, exhausted := tc.schedule.Next(tc.attempts, tc.retryAfter, made, now, tc.rnd)
+			var until time.Time
+			if tc.left != 0 {
+				until = now.Add(tc.left)
+			}
+			at, spent := tc.schedule.Next(tc.attempts, tc.retryAfter, until, now, tc.rnd)
 			switch {
-			case exhausted != (tc.delay == -1), exhausted && !at.IsZero():
-				t.Errorf("at %v, exhausted %t", at, exhausted)
-			case !exhausted && at.Sub(now) != tc.delay:
+			case spent != tc.spent, (spent != callback.NotSpent) != at.IsZero():
+				t.Errorf("at %v, spent: %s, want %s", at, spent, tc.spent)
+			case spent == callback.NotSpent && at.Sub(now) != tc.delay:
 				t.Errorf("due in %s, want %s", at.Sub(now), tc.delay)
 			}
 		})
+	}
+}
+
+func TestUntilIsTheEndOfTheWindow(t *testing.T) {
+	made := time.Unix(1_780_000_000, 0)
+	for window, want := range map[time.Duration]time.Duration{0: week, -1: week, time.Hour: time.Hour, 90 * day: 90 * day} {
+		if got := (callback.Schedule{Window: window}).Until(made).Sub(made); got != want {
+			t.Errorf("a window of %s ends after %s, want %s", window, got, want)
+		}
 	}
 }
 
@@ -93,21 +107,40 @@ func TestNextOnlyEverAddsAndNeverLeavesTheWindow(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		durations := rapid.Map(rapid.Int64Range(0, int64(30*day)), func(n int64) time.Duration { return time.Duration(n) })
 		s := callback.Schedule{Steps: rapid.SliceOfN(durations, 1, 12).Draw(t, "steps"), Window: durations.Draw(t, "window") + 1}
-		attempts := rapid.IntRange(0, len(s.Steps)-1).Draw(t, "attempts")
+		attempts := rapid.IntRange(0, len(s.Steps)+1).Draw(t, "attempts")
 		retryAfter := durations.Draw(t, "retryAfter")
 		made := time.Unix(1_780_000_000, 0)
-		now := made.Add(durations.Draw(t, "elapsed"))
-
-		at, exhausted := s.Next(attempts, retryAfter, made, now, nil)
-		delay := max(s.Steps[attempts], min(retryAfter, slices.Max(s.Steps)))
-		if want := now.Add(delay).After(made.Add(s.Window)); exhausted != want {
-			t.Fatalf("exhausted %t, want %t", exhausted, want)
+		now, until := made.Add(durations.Draw(t, "elapsed")), s.Until(made)
+		if rapid.Bool().Draw(t, "endless") {
+			until = time.Time{}
 		}
-		if exhausted {
+
+		at, spent := s.Next(attempts, retryAfter, until, now, nil)
+		if attempts >= len(s.Steps) {
+			if spent != callback.Steps {
+				t.Fatalf("no step is left, yet spent: %s", spent)
+			}
 			return
 		}
-		if at.Before(now.Add(delay)) || at.After(now.Add(delay+delay/10)) || at.After(made.Add(s.Window)) {
-			t.Fatalf("due in %s, step %s, window ends in %s", at.Sub(now), delay, made.Add(s.Window).Sub(now))
+		longest := slices.Max(s.Steps)
+		delay := max(s.Steps[attempts], min(retryAfter, longest))
+		late := func(t time.Time) bool { return !until.IsZero() && t.After(until) }
+		if want := late(now.Add(delay)); (spent == callback.Window) != want || spent == callback.Steps {
+			t.Fatalf("spent: %s, though late is %t", spent, want)
+		}
+		if spent != callback.NotSpent {
+			return
+		}
+		if at.Before(now.Add(delay)) || at.After(now.Add(delay+delay/10)) || at.After(now.Add(longest+longest/10)) || late(at) {
+			t.Fatalf("due in %s, step %s, window ends in %s", at.Sub(now), delay, until.Sub(now))
 		}
 	})
+}
+
+func TestWhatIsSpentHasAName(t *testing.T) {
+	for spent, want := range map[callback.Spent]string{callback.NotSpent: "not spent", callback.Steps: "steps", callback.Window: "window", 9: "Spent(9)"} {
+		if got := spent.String(); got != want {
+			t.Errorf("%d is called %q, want %q", spent, got, want)
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -120,12 +121,17 @@ func newClient(trip oneTrip) *retryablehttp.Client {
 // which go-retryablehttp calls on any failure, to the loss of every other
 // host's connections; and the target of a redirect, over which http.Client
 // fails if it does not parse. The latter is kept under its lower-case name.
+// And it refuses what net/http reads as a status though it is none, as 000.
 type oneTrip struct{ transport *http.Transport }
 
 func (t oneTrip) RoundTrip(req *http.Request) (*http.Response, error) {
 	res, err := t.transport.RoundTrip(req)
 	if err != nil {
 		return nil, err
+	}
+	if res.StatusCode < 100 {
+		res.Body.Close()
+		return nil, errNoStatus
 	}
 	if location, ok := res.Header["Location"]; ok {
 		delete(res.Header, "Location")
@@ -135,6 +141,8 @@ func (t oneTrip) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 const hiddenLocation = "location"
+
+var errNoStatus = errors.New("the status is not of three digits")
 
 // Send makes one attempt. It returns when the answer is read, the timeout is
 // over or ctx is done, whichever comes first. An attempt that ctx ends before
@@ -160,8 +168,11 @@ func (s *Sender) Send(ctx context.Context, m Message) (r Result) {
 	req.Header, r.RequestHeaders = headers, masked(headers, m.Headers)
 
 	res, err := s.client.Do(req)
-	r.Took, r.RemoteAddr = t.summary()
+	r.Took, r.RemoteAddr, r.Connected = t.summary()
 	switch {
+	case err == nil && t.tooEarly():
+		res.Body.Close()
+		r.fail(CategoryConnect, "an answer came before the request")
 	case err == nil:
 		defer res.Body.Close()
 		r.answered(res, echoes(headers, m.Headers))

@@ -2,9 +2,12 @@ package callback_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -184,6 +187,60 @@ func TestTheDialIsJudgedThoughTheURLLooksHarmless(t *testing.T) {
 	}
 }
 
+// answers is a resolver with an address for each time it is asked.
+type answers []string
+
+func (a *answers) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) {
+	next := netip.MustParseAddr((*a)[0])
+	*a = (*a)[1:]
+	return []netip.Addr{next}, nil
+}
+
+func TestANameThatTurnsPrivateIsBlockedAtItsNextDial(t *testing.T) {
+	hangUp := false
+	r := receive(t, func(w http.ResponseWriter, _ *http.Request) {
+		if hangUp {
+			w.Header().Set("Connection", "close")
+		}
+	})
+	_, port, _ := net.SplitHostPort(r.Listener.Addr().String())
+	policy := local()
+	dialer := guard.Dialer{Policy: policy, Resolver: &answers{"127.0.0.1", "169.254.169.254"}}
+	s := sender(t, callback.Options{Policy: policy, DialContext: dialer.DialContext})
+	m := message("http://shop.example:" + port + "/")
+
+	for range 2 { // over the connection that was judged
+		if result := s.Send(t.Context(), m); result.Verdict != callback.Delivered {
+			t.Errorf("%+v", result)
+		}
+		hangUp = true
+	}
+	result := s.Send(t.Context(), m)
+	if result.Verdict != callback.Refused || result.Category != callback.CategoryBlocked || result.RemoteAddr != "" || strings.Contains(result.Detail, "169.254") {
+		t.Errorf("%+v", result)
+	}
+	if requests, connections := r.counts(); requests != 2 || connections != 1 {
+		t.Errorf("%d requests over %d connections", requests, connections)
+	}
+}
+
+func TestNoAttemptReachesOurOwnListener(t *testing.T) {
+	r := receive(t, nil)
+	own := netip.MustParseAddrPort(r.Listener.Addr().String())
+	policy := local()
+	policy.SetSelf(own)
+	s := sender(t, callback.Options{Policy: policy})
+	for _, host := range []string{"127.0.0.1", "localhost", "api.localhost", "[::ffff:127.0.0.1]"} {
+		result := s.Send(t.Context(), message(fmt.Sprintf("http://%s:%d/v1/batches", host, own.Port())))
+		if result.Verdict != callback.Refused || result.Category != callback.CategoryBlocked || !strings.Contains(result.Detail, "itself listens") {
+			t.Errorf("%s: %+v", host, result)
+		}
+	}
+	if n, connections := r.counts(); n+connections != 0 {
+		t.Errorf("%d requests over %d connections", n, connections)
+	}
+}
+
 func TestManyAttemptsAtOnce(t *testing.T) {
 	r := receive(t, nil)
 	s := sender(t, callback.Options{})
@@ -224,9 +281,9 @@ func TestAReceiverDownForThreeDaysHasItsMessageAtLast(t *testing.T) {
 
 		made, verdict := time.Now(), callback.Retry
 		for made := made; verdict == callback.Retry; m.Attempt++ {
-			at, exhausted := callback.Schedule{}.Next(m.Attempt-1, 0, made, time.Now(), nil)
-			if exhausted {
-				t.Fatal("exhausted")
+			at, spent := callback.Schedule{}.Next(m.Attempt-1, 0, callback.Schedule{}.Until(made), time.Now(), nil)
+			if spent != callback.NotSpent {
+				t.Fatalf("spent: %s", spent)
 			}
 			time.Sleep(time.Until(at))
 			verdict = s.Send(t.Context(), m).Verdict

@@ -3,14 +3,17 @@ package callback_test
 import (
 	"bufio"
 	"bytes"
-	"compress/gzip"
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,7 +34,7 @@ func TestAFailingHostDropsNoConnectionOfAHealthyOne(t *testing.T) {
 		if result := s.Send(t.Context(), message(healthy.URL)); result.Verdict != callback.Delivered {
 			t.Fatalf("%+v", result)
 		}
-		for _, url := range []string{failing.URL, reset, "http://" + nobody(t)} {
+		for _, url := range []string{failing.URL, reset, "http://" + nobody} {
 			if result := s.Send(t.Context(), message(url)); result.Verdict != callback.Retry {
 				t.Fatalf("%+v", result)
 			}
@@ -79,6 +82,78 @@ func TestTheTransportNeverSendsAgainByItself(t *testing.T) {
 	}
 }
 
+// fragile is a connection that can be made to die unnoticed: not a byte goes
+// out, and nothing comes in.
+type fragile struct {
+	net.Conn
+	dead *atomic.Bool
+}
+
+func (c fragile) Write(p []byte) (int, error) {
+	if c.dead.Load() {
+		return 0, syscall.EPIPE
+	}
+	return c.Conn.Write(p)
+}
+
+func TestAConnectionThatDiedIsReplacedIfNothingWasSent(t *testing.T) {
+	r := receive(t, nil)
+	var dead []*atomic.Bool
+	refused := false
+	s := sender(t, callback.Options{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		if refused {
+			address = nobody
+		}
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		dead = append(dead, new(atomic.Bool))
+		return fragile{conn, dead[len(dead)-1]}, err
+	}})
+	for want := 1; want <= 2; want++ {
+		if result := s.Send(t.Context(), message(r.URL)); result.Verdict != callback.Delivered || result.Took.Connect <= 0 {
+			t.Errorf("%+v", result)
+		}
+		if requests, connections := r.counts(); requests != want || connections != want {
+			t.Errorf("%d requests over %d connections, want %d over as many", requests, connections, want)
+		}
+		dead[len(dead)-1].Store(true)
+	}
+
+	refused = true
+	result := s.Send(t.Context(), message(r.URL))
+	if result.Detail != "connection refused" || result.Connected || result.Host() != callback.HostUnreachable {
+		t.Errorf("the old connection counts for the new one: %+v", result)
+	}
+}
+
+// halved is a connection that takes the beginning of a request only.
+type halved struct {
+	net.Conn
+	begun bool
+}
+
+func (c *halved) Write(p []byte) (int, error) {
+	if c.begun {
+		return 0, syscall.EPIPE
+	}
+	c.begun = true
+	return c.Conn.Write(p)
+}
+
+func TestAnAnswerToHalfARequestIsNotLost(t *testing.T) {
+	for status, want := range map[string]callback.Verdict{"204 No Content": callback.Delivered, "413 Too Large": callback.Gone, "503 Busy": callback.Retry} {
+		url := rawReceiver(t, say("HTTP/1.1 "+status+"\r\nContent-Length: 0\r\n\r\n"))
+		s := sender(t, callback.Options{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, network, address)
+			return &halved{Conn: conn}, err
+		}})
+		m := message(url)
+		m.Body = []byte(`"` + strings.Repeat("x", 1<<20) + `"`)
+		if result := s.Send(t.Context(), m); result.Verdict != want || !strings.HasPrefix(status, strconv.Itoa(result.Status)) {
+			t.Errorf("%s: %+v", status, result)
+		}
+	}
+}
+
 func TestRedirectsAreNeverFollowed(t *testing.T) {
 	target := receive(t, nil)
 	for _, status := range []int{300, 301, 302, 303, 304, 307, 308} {
@@ -110,7 +185,7 @@ func TestRedirectsAreNeverFollowed(t *testing.T) {
 }
 
 func TestAProxyFromTheEnvironmentIsIgnored(t *testing.T) {
-	proxy := "http://" + nobody(t)
+	proxy := "http://" + nobody
 	alone(t, "TestTheReceiverIsDialledItself", "HTTP_PROXY="+proxy, "HTTPS_PROXY="+proxy, "ALL_PROXY="+proxy, "http_proxy="+proxy)
 }
 
@@ -172,13 +247,9 @@ func TestTheDefaultTimeoutIs15Seconds(t *testing.T) {
 }
 
 func TestAGzipBombIsNotInflated(t *testing.T) {
-	var bomb bytes.Buffer
-	zip := gzip.NewWriter(&bomb)
-	zip.Write(make([]byte, 10<<20))
-	zip.Close()
 	r := receive(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Encoding", "gzip")
-		w.Write(bomb.Bytes())
+		io.WriteString(w, bomb())
 	})
 	result := sender(t, callback.Options{}).Send(t.Context(), message(r.URL))
 	if got := r.requests[0].Header.Get("Accept-Encoding"); got != "" {
@@ -255,12 +326,12 @@ func TestNoResultTellsAQueryOrACredential(t *testing.T) {
 	tlsReceiver := receiveTLS(t, nil)
 	var results []callback.Result
 	for _, url := range []string{
-		echo.URL + "/?token=qu3rys3cret", "http://" + nobody(t) + "/?token=qu3rys3cret", tlsReceiver.URL + "/?token=qu3rys3cret",
+		echo.URL + "/?token=qu3rys3cret", "http://" + nobody + "/?token=qu3rys3cret", tlsReceiver.URL + "/?token=qu3rys3cret",
 		"http://10.0.0.1/?token=qu3rys3cret", "http://u:qu3rys3cret@shop.example/", "http://127.0.0.1:1/?token=qu3rys3cret%zz", rawReceiver(t, func(net.Conn) {}) + "/?token=qu3rys3cret",
 		rawReceiver(t, func(c net.Conn) { io.WriteString(c, "garbage\r\n\r\n") }) + "/?token=qu3rys3cret",
 	} {
 		m := message(url)
-		m.Headers = map[string]string{"Authorization": "Bearer h3ad3rs3cret"}
+		m.Headers = map[string]string{"authorization": "Bearer h3ad3rs3cret"}
 		result := sender(t, callback.Options{}).Send(t.Context(), m)
 		if result.Verdict == callback.Delivered {
 			t.Errorf("%s: %+v", url, result)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"time"
 
 	"github.com/callbatch/callbatch/batch"
 	"github.com/callbatch/callbatch/storage/bolt"
@@ -14,8 +13,8 @@ import (
 
 // Options say how a store works; the zero value is right for a server.
 type Options struct {
-	Hold   time.Duration // longest wait of a terminal message for the others; default 60 s
-	Logger *slog.Logger  // default: discards
+	Terms  batch.Terms  // of messages; Links.Key is the store's own
+	Logger *slog.Logger // default: discards
 }
 
 // Open opens the store that dsn names: the path of a file, which is made if
@@ -27,5 +26,5 @@ func Open(ctx context.Context, dsn string, o Options) (batch.Store, error) {
 	if scheme, _, ok := strings.Cut(dsn, "://"); ok {
 		return nil, fmt.Errorf("store %q: this version keeps its store in a file: give a path", scheme+"://…")
 	}
-	return bolt.Open(dsn, bolt.Options{Hold: o.Hold, Logger: o.Logger})
+	return bolt.Open(dsn, bolt.Options{Terms: o.Terms, Logger: o.Logger})
 }

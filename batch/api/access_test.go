@@ -19,7 +19,11 @@ func (rt route) at(id fmt.Stringer) string {
 
 // ids returns what the path's id may be in a tenant: one that is there.
 func (w *world) ids(rt route, tenant batch.TenantID) fmt.Stringer {
-	b := w.store.put(tenant, 1, 0)
+	done := 0
+	if strings.HasSuffix(rt.path, "/output") {
+		done = 1
+	}
+	b := w.store.put(tenant, 1, done)
 	if strings.HasPrefix(rt.path, "/v1/messages/") {
 		return w.store.putMessage(tenant, b)
 	}
@@ -57,8 +61,11 @@ func TestTenancy(t *testing.T) {
 				if f, u := fmt.Sprint(foreign.header), fmt.Sprint(unknown.header); f != u {
 					t.Errorf("another's:\n%s\nnobody's:\n%s", f, u)
 				}
-				if id, ok := foreignID.(batch.ID); ok && w.store.batches[id].Status != batch.Running {
-					t.Errorf("the other's batch is %s now", w.store.batches[id].Status)
+				if id, ok := foreignID.(batch.ID); ok && w.store.batches[id].Status == batch.Canceling {
+					t.Error("the other's batch is canceled now")
+				}
+				if id, ok := foreignID.(batch.MessageID); ok && w.store.messages[id].Manual {
+					t.Error("the other's message is sent again now")
 				}
 			})
 		}
@@ -72,6 +79,20 @@ func TestTenancy(t *testing.T) {
 			for _, b := range lists[i].Data {
 				if w.store.batches[b.ID].Tenant != w.tenants[i] {
 					t.Errorf("tenant %d is shown %s", i, b.ID)
+				}
+			}
+			for _, path := range []string{"/v1/messages", "/v1/messages/feed"} {
+				var messages struct {
+					Data []struct{ ID batch.MessageID }
+				}
+				w.do("GET", path, w.keys[i][access.Read], "").is(200, "").decode(&messages)
+				for _, m := range messages.Data {
+					if w.store.messages[m.ID].Tenant != w.tenants[i] {
+						t.Errorf("%s shows tenant %d %s", path, i, m.ID)
+					}
+				}
+				if len(messages.Data) == 0 {
+					t.Errorf("%s shows tenant %d nothing", path, i)
 				}
 			}
 		}

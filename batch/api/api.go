@@ -7,6 +7,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/callbatch/callbatch/batch"
@@ -19,8 +20,13 @@ type Store interface {
 	batch.Intake
 	batch.Reader
 
-	// Secrets is that of [batch.Vault].
+	// Redeliver and RedeliverAll are those of [batch.Outbox].
+	Redeliver(ctx context.Context, tenant batch.TenantID, id batch.MessageID) (batch.Message, error)
+	RedeliverAll(ctx context.Context, r batch.Redelivery) (wanted int, err error)
+
+	// Secrets and Rotate are those of [batch.Vault].
 	Secrets(ctx context.Context, tenant batch.TenantID, fresh batch.Secret) ([]batch.Secret, error)
+	Rotate(ctx context.Context, tenant batch.TenantID, fresh batch.Secret, keep time.Duration) ([]batch.Secret, error)
 }
 
 // A Processor is a processor as clients see it.
@@ -40,9 +46,22 @@ type Options struct {
 	// Host that is no loopback name or from other sites' pages are refused.
 	Keys *access.Keys
 
-	Processors       func() []Processor        // those there are, by name; default none
-	DefaultProcessor string                    // for batches that name none; empty: they must
-	CheckCallback    func(rawURL string) error // its error is shown to the client; default: anything goes
+	Links batch.Links // opens what the links in messages name; default: no link opens anything
+
+	Processors       func() []Processor     // those there are, by name; default none
+	HasProcessor     func(name string) bool // whether there is one; default: asks Processors
+	DefaultProcessor string                 // for batches that name none; empty: they must
+
+	// CheckCallback and CheckHeaders say what is wrong with where a callback is
+	// to go and with the extra headers it is to bear. The client is shown their
+	// errors, which repeat no value. Default: anything goes.
+	CheckCallback func(rawURL string) error
+	CheckHeaders  func(headers map[string]string) error
+
+	// Test sends one signed callback.test and returns what came of it; an error
+	// says why there is nothing to show. Nil: there is no POST
+	// /v1/callbacks/test.
+	Test func(ctx context.Context, tenant batch.TenantID, url string, headers map[string]string) (batch.MessageID, batch.Attempt, error)
 
 	Limits    intake.Options // of submissions; Check and Defaults are set here
 	PageBytes int            // default of callback_page_bytes; zero: the domain's
@@ -51,6 +70,10 @@ type Options struct {
 
 	Accepting func() error // nil while work is taken in, else a *batch.Error with the reason; default always
 	Ready     func() bool  // false while starting and from the first stop signal on; default always true
+
+	// Stopping is closed with the first stop signal: who waits for something to
+	// happen is answered at once. Nil: never.
+	Stopping <-chan struct{}
 
 	Metrics http.Handler // answers GET /metrics; nil: there is no such path
 
@@ -74,8 +97,16 @@ func (o Options) withDefaults() Options {
 	if o.Processors == nil {
 		o.Processors = func() []Processor { return nil }
 	}
+	if o.HasProcessor == nil {
+		o.HasProcessor = func(name string) bool {
+			return slices.ContainsFunc(o.Processors(), func(p Processor) bool { return p.Name == name })
+		}
+	}
 	if o.CheckCallback == nil {
 		o.CheckCallback = func(string) error { return nil }
+	}
+	if o.CheckHeaders == nil {
+		o.CheckHeaders = func(map[string]string) error { return nil }
 	}
 	if o.Accepting == nil {
 		o.Accepting = func() error { return nil }

@@ -33,9 +33,10 @@ type batchView struct {
 }
 
 type callbackView struct {
-	URL      *string    `json:"url"`
-	Mode     batch.Mode `json:"mode"`
-	Status   string     `json:"status"`
+	URL      *string           `json:"url"`
+	Headers  map[string]string `json:"headers,omitempty"` // their names; never a value
+	Mode     batch.Mode        `json:"mode"`
+	Status   string            `json:"status"`
 	Messages struct {
 		Waiting   int `json:"waiting"`
 		Delivered int `json:"delivered"`
@@ -72,12 +73,22 @@ func (s *server) viewBatch(b batch.Batch) batchView {
 		v.Metadata = map[string]string{}
 	}
 	v.Callback.URL = orNull(batch.MaskURL(b.Options.CallbackURL))
+	v.Callback.Headers = masked(b.Options.CallbackHeaders)
 	v.Callback.Mode = b.Options.CallbackMode
 	v.Callback.Status = b.CallbackStatus()
 	v.Callback.Messages.Waiting = b.Messages.Waiting
 	v.Callback.Messages.Delivered = b.Messages.Delivered
 	v.Callback.Messages.Exhausted = b.Messages.Exhausted
 	return v
+}
+
+// masked returns the names of headers, the values hidden.
+func masked(headers map[string]string) map[string]string {
+	shown := make(map[string]string, len(headers))
+	for name := range headers {
+		shown[name] = "***"
+	}
+	return shown
 }
 
 func orNull(s string) *string {
@@ -140,7 +151,7 @@ func (s *server) listBatches(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	before, err := cursor(r.query, batchList)
+	before, err := cursor(r.query, "cursor", batchList)
 	if err != nil {
 		return err
 	}

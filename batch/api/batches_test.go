@@ -221,7 +221,7 @@ func FuzzCursor(f *testing.F) {
 	f.Add(cursorAt(batchList, batch.NewID(time.Now())))
 	f.Add(cursorAt(batchList, batch.ID{}) + "\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		id, err := cursor(map[string][]string{"cursor": {text}}, batchList)
+		id, err := cursor(map[string][]string{"cursor": {text}}, "cursor", batchList)
 		if err == nil && cursorAt(batchList, *id) != text {
 			t.Errorf("%q is read as %x, which is written %q", text, *id, cursorAt(batchList, *id))
 		}

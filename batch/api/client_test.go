@@ -6,6 +6,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/callbatch/callbatch/batch"
 	"github.com/callbatch/callbatch/batch/access"
@@ -28,18 +31,19 @@ func TestTheClient(t *testing.T) {
 	}
 	want := batch.Options{
 		Processor: "price", CallbackURL: "https://shop.example/hooks?a=b", CallbackMode: batch.ModeSummary, CallbackPageBytes: 2048,
-		CallbackPageItems: 7, IDField: "/sku", Metadata: map[string]string{"run 1": "a=b&c"}, Priority: batch.PriorityLow, MaxAttempts: 3, Concurrency: 9,
+		CallbackPageItems: 7, CallbackEvents: []string{batch.TypeProgress}, CallbackHeaders: map[string]string{"Authorization": "Bearer a+b&c=%"},
+		IDField: "/sku", Metadata: map[string]string{"run 1": "a=b&c"}, Priority: batch.PriorityLow, MaxAttempts: 3, Concurrency: 9,
 	}
 	b, err := c.Submit(ctx, strings.NewReader(zipped(`{"sku":"a"}`+"\n"+`{"sku":"b"}`+"\n")), client.SubmitOptions{ContentEncoding: "gzip", Options: want})
 	must(err)
-	if b.Status != "queued" || b.Counts.Total != 2 || b.Terminal() || b.Callback.URL != "https://shop.example/hooks?a=***" {
+	if b.Status != "queued" || b.Counts.Total != 2 || b.Terminal() || b.Callback.URL != "https://shop.example/hooks?a=***" || b.Callback.Headers["Authorization"] != "***" {
 		t.Errorf("submitted: %+v", b)
 	}
 	id, err := batch.ParseID(b.ID)
 	must(err)
 	w.store.change(id, func(b *fakeBatch) {
-		if o := b.Options; o.Metadata["run 1"] != "a=b&c" || o.Priority != want.Priority || o.MaxAttempts != 3 || o.CallbackPageBytes != 2048 {
-			t.Errorf("the options arrived as %+v", o)
+		if diff := cmp.Diff(want, b.Options); diff != "" {
+			t.Errorf("the options arrived otherwise: %s", diff)
 		}
 	})
 	var seen []string
@@ -83,7 +87,7 @@ func TestTheClient(t *testing.T) {
 		t.Errorf("canceled: %+v", canceled)
 	}
 	sent := w.store.putMessage(w.tenants[0], id)
-	messages, err := c.Messages(ctx, b.ID, client.ListOptions{})
+	messages, err := c.Messages(ctx, client.MessageOptions{Batch: b.ID, Status: "waiting", Host: "shop.example:443", Limit: 1})
 	must(err)
 	m, err := c.Message(ctx, messages.Data[0].ID)
 	must(err)
@@ -113,5 +117,97 @@ func TestTheClient(t *testing.T) {
 		if err := ask(); !errors.As(err, &e) || e.Code != code || e.RequestID == "" {
 			t.Errorf("%s: %v", code, err)
 		}
+	}
+}
+
+// TestTheClientAndMessages holds what the client does with messages against
+// the API.
+func TestTheClientAndMessages(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	c, err := client.New(client.Options{URL: w.server.URL, Key: w.admin()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	of := w.store.put(w.tenants[0], 1, 1)
+	var made []string
+	for range 5 {
+		id := w.store.putMessage(w.tenants[0], of)
+		w.store.changeMessage(id, func(m *fakeMessage) { m.End(batch.MessageExhausted, "410 Gone", time.Now()) })
+		made = append(made, id.String())
+	}
+	var listed []string
+	for m, err := range c.AllMessages(ctx, client.MessageOptions{Status: "exhausted", Limit: 2}) {
+		must(err)
+		if m.Batch != of.String() || m.Reason != "410 Gone" || m.Ended == nil {
+			t.Errorf("a message: %+v", m)
+		}
+		listed = append(listed, m.ID)
+	}
+	sorted := slices.Sorted(slices.Values(made))
+	slices.Reverse(sorted)
+	if diff := cmp.Diff(sorted, listed); diff != "" {
+		t.Errorf("all messages: %s", diff)
+	}
+	n, err := c.RedeliverAll(ctx, client.Redelivery{Status: "exhausted", Host: "shop.example:443", Since: time.Now().Add(-time.Hour)})
+	must(err)
+	if n != 5 || len(w.store.orders) != 1 || w.store.orders[0].Host != "shop.example:443" || w.store.orders[0].Since.IsZero() {
+		t.Errorf("redelivered %d: %+v", n, w.store.orders)
+	}
+	m, err := c.Redeliver(ctx, made[0])
+	must(err)
+	if m.ID != made[0] || m.Status != "waiting" || m.Next == nil {
+		t.Errorf("redelivered: %+v", m)
+	}
+	var pulled []string
+	page, err := c.Feed(ctx, client.FeedOptions{Limit: 2})
+	for ; len(page.Data) > 0; page, err = c.Feed(ctx, client.FeedOptions{After: page.Next, Limit: 2}) {
+		must(err)
+		for _, e := range page.Data {
+			if e.Type != "batch.completed" || e.Created.IsZero() || !strings.Contains(string(e.Body), `<\u00e9>`) {
+				t.Errorf("an event: %+v", e)
+			}
+			pulled = append(pulled, e.ID)
+		}
+	}
+	must(err)
+	if diff := cmp.Diff(made, pulled); diff != "" || page.Next == "" || page.RetryAfter != 0 {
+		t.Errorf("pulled otherwise: %s %+v", diff, page)
+	}
+	waited := make(chan client.FeedPage)
+	go func() {
+		page, _ := c.Feed(ctx, client.FeedOptions{After: page.Next, Wait: time.Minute})
+		waited <- page
+	}()
+	late := w.store.putMessage(w.tenants[0], of)
+	if page := <-waited; len(page.Data) != 1 || page.Data[0].ID != late.String() {
+		t.Errorf("waited for %+v", page)
+	}
+
+	test, err := c.TestCallback(ctx, "https://shop.example/", map[string]string{"X-A": "b"})
+	must(err)
+	if !test.Delivered || !strings.HasPrefix(test.Message, "msg_") || test.Response.Status != 204 || test.Number != 1 || test.Started.IsZero() {
+		t.Errorf("tested: %+v", test)
+	}
+	before, err := c.Secret(ctx)
+	must(err)
+	rotation, err := c.RotateSecret(ctx, 90*time.Minute)
+	must(err)
+	now, err := c.Secret(ctx)
+	must(err)
+	if rotation.Secret == before || rotation.Secret != now || rotation.OldUntil == nil || time.Until(*rotation.OldUntil) > 90*time.Minute {
+		t.Errorf("rotated: until %v", rotation.OldUntil)
+	}
+	w.store.hosts[w.tenants[0]] = []batch.Health{{Host: "shop.example:443", Failures: 5, Since: time.Now(), Until: time.Now().Add(time.Hour)}}
+	hosts, err := c.Hosts(ctx)
+	must(err)
+	if len(hosts) != 1 || hosts[0].Host != "shop.example:443" || hosts[0].Status != "open" || hosts[0].Failures != 5 || hosts[0].Since == nil || hosts[0].Next == nil {
+		t.Errorf("hosts: %+v", hosts)
 	}
 }

@@ -14,6 +14,7 @@ import (
 const (
 	batchList   = 'b'
 	messageList = 'm'
+	messageFeed = 'f' // its place is a number, in the last eight bytes
 )
 
 func cursorAt(kind byte, id [16]byte) string {
@@ -21,16 +22,16 @@ func cursorAt(kind byte, id [16]byte) string {
 	return base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b)))
 }
 
-// cursor returns where a list is to go on, nil for its beginning. A cursor
-// has one spelling.
-func cursor(q url.Values, kind byte) (*[16]byte, error) {
-	if !q.Has("cursor") {
+// cursor returns where a list is to go on, nil for its beginning, as the
+// parameter says. A cursor has one spelling.
+func cursor(q url.Values, name string, kind byte) (*[16]byte, error) {
+	if !q.Has(name) {
 		return nil, nil
 	}
-	text := q.Get("cursor")
+	text := q.Get(name)
 	b, err := base64.RawURLEncoding.DecodeString(text)
 	if err != nil || len(b) < 17 || text != cursorAt(kind, [16]byte(b[1:17])) {
-		return nil, badParam("bad_cursor", "a cursor is what an earlier page of this list gave as next")
+		return nil, badParam("bad_"+name, "%s is what an earlier page of this list gave as next", name)
 	}
 	return (*[16]byte)(b[1:17]), nil
 }

@@ -155,15 +155,20 @@ func tooSlow(r *http.Request) error {
 	return nil
 }
 
+// brokenOff says why a body could not be read to its end.
+func brokenOff(r *http.Request) error {
+	return cmp.Or(tooSlow(r), badParam("incomplete_body", "the body ended early"))
+}
+
 // refuseBody refuses a body where none has a meaning; an empty object is as good
 // as none.
 func refuseBody(r *http.Request) error {
 	const enough = 64
 	b, err := io.ReadAll(io.LimitReader(r.Body, enough))
 	if err != nil {
-		return cmp.Or(tooSlow(r), badParam("incomplete_body", "the body ended early"))
+		return brokenOff(r)
 	}
-	if b = bytes.TrimSpace(b); len(b) > 0 && string(b) != "{}" {
+	if all := bytes.TrimSpace(b); len(b) == enough || len(all) > 0 && string(all) != "{}" {
 		return batch.Refuse(batch.Invalid, "unexpected_body", "this call takes no body")
 	}
 	return nil

@@ -15,13 +15,20 @@ type fakeStore struct {
 	mu       sync.Mutex
 	batches  map[batch.ID]*fakeBatch
 	messages map[batch.MessageID]fakeMessage
-	secrets  map[batch.TenantID]batch.Secret
+	feed     []batch.MessageID // in the order in which they were made
+	posted   chan struct{}     // closed when the next one is
+	secrets  map[batch.TenantID][]batch.Secret
+	hosts    map[batch.TenantID][]batch.Health
+	orders   []batch.Redelivery
 	keys     []batch.Key
 
-	pageSize   int           // results in a page at most; 0: as asked
+	pageSize   int           // results in a page at most, messages looked at for one; 0: as asked
+	looks      int           // calls of Messages and Feed
+	deaf       bool          // Posted never hints
+	refusal    error         // what Redeliver, RedeliverAll and Rotate return
 	createErr  error         // what Create returns
 	resultsErr error         // what Results returns from the second page on
-	slowness   time.Duration // of Create
+	slowness   time.Duration // of Create and Messages
 	discarded  int
 	staged     int
 }
@@ -41,7 +48,7 @@ type fakeMessage struct {
 func newFakeStore() *fakeStore {
 	return &fakeStore{
 		batches: map[batch.ID]*fakeBatch{}, messages: map[batch.MessageID]fakeMessage{},
-		secrets: map[batch.TenantID]batch.Secret{},
+		secrets: map[batch.TenantID][]batch.Secret{}, hosts: map[batch.TenantID][]batch.Health{}, posted: make(chan struct{}),
 	}
 }
 
@@ -98,8 +105,23 @@ func (f *fakeStore) putMessage(tenant batch.TenantID, of batch.ID) batch.Message
 		Error:          &batch.AttemptError{Category: "status", Detail: "503"},
 	}}
 	m.body = []byte(`{"type":"batch.completed", "data":{"results":[{"output":"<\u00e9>"}]}}`)
+	m.Seq = uint64(len(f.feed) + 1)
 	f.messages[m.ID] = m
+	f.feed = append(f.feed, m.ID)
+	if !f.deaf {
+		close(f.posted)
+		f.posted = make(chan struct{})
+	}
 	return m.ID
+}
+
+// changeMessage gives a test the message to change.
+func (f *fakeStore) changeMessage(id batch.MessageID, how func(*fakeMessage)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m := f.messages[id]
+	how(&m)
+	f.messages[id] = m
 }
 
 func noSuch() error { return batch.Errorf(batch.NotFound, "there is no such thing") }
@@ -247,19 +269,82 @@ func (f *fakeStore) Item(_ context.Context, tenant batch.TenantID, id batch.ID, 
 }
 
 func (f *fakeStore) Messages(_ context.Context, q batch.MessageQuery) (list []batch.Message, next *batch.MessageID, err error) {
+	time.Sleep(f.slowness)
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.looks++
+	var all []batch.Message
 	for id, m := range f.messages {
-		if m.Tenant == q.Tenant && m.Batch == *q.Batch && (q.State == 0 || m.State == q.State) && (q.Before == nil || id.String() < q.Before.String()) {
-			list = append(list, m.Message)
+		if m.Tenant == q.Tenant && (q.Batch == nil || m.Batch == *q.Batch) && (q.Before == nil || id.String() < q.Before.String()) {
+			all = append(all, m.Message)
 		}
 	}
-	slices.SortFunc(list, func(a, b batch.Message) int { return slices.Compare(b.ID[:], a.ID[:]) })
-	if len(list) > q.Limit {
-		list = list[:q.Limit]
-		next = &list[q.Limit-1].ID
+	slices.SortFunc(all, func(a, b batch.Message) int { return slices.Compare(b.ID[:], a.ID[:]) })
+	for i, m := range all {
+		if (q.State == 0 || m.State == q.State) && (q.Host == "" || m.Host == q.Host) {
+			list = append(list, m)
+		}
+		if i < len(all)-1 && (len(list) == q.Limit || i+1 == f.pageSize) {
+			return list, &m.ID, nil
+		}
 	}
-	return list, next, nil
+	return list, nil, nil
+}
+
+func (f *fakeStore) Feed(_ context.Context, q batch.FeedQuery) (batch.FeedPage, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.looks++
+	p := batch.FeedPage{Next: q.After}
+	for _, id := range f.feed[min(q.After, uint64(len(f.feed))):] {
+		if m := f.messages[id]; m.Tenant == q.Tenant && len(p.Entries) < q.Limit {
+			p.Entries = append(p.Entries, batch.FeedEntry{Message: m.Message, Body: m.body})
+			p.Next = m.Seq
+		}
+	}
+	return p, nil
+}
+
+func (f *fakeStore) Posted() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.posted
+}
+
+func (f *fakeStore) Hosts(_ context.Context, tenant batch.TenantID) ([]batch.Health, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.hosts[tenant], nil
+}
+
+func (f *fakeStore) Redeliver(_ context.Context, tenant batch.TenantID, id batch.MessageID) (batch.Message, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m, ok := f.messages[id]
+	if !ok || m.Tenant != tenant {
+		return batch.Message{}, noSuch()
+	}
+	if f.refusal != nil {
+		return batch.Message{}, f.refusal
+	}
+	m.Redeliver(time.Now(), batch.Terms{}, true)
+	f.messages[id] = m
+	return m.Message, nil
+}
+
+func (f *fakeStore) RedeliverAll(_ context.Context, r batch.Redelivery) (wanted int, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.refusal != nil {
+		return 0, f.refusal
+	}
+	f.orders = append(f.orders, r)
+	for _, m := range f.messages {
+		if m.Tenant == r.Tenant && r.Wants(m.Message) {
+			wanted++
+		}
+	}
+	return wanted, nil
 }
 
 func (f *fakeStore) Message(_ context.Context, tenant batch.TenantID, id batch.MessageID) (batch.Message, []batch.Attempt, error) {
@@ -281,10 +366,30 @@ func (f *fakeStore) Body(_ context.Context, m batch.Message) ([]byte, error) {
 func (f *fakeStore) Secrets(_ context.Context, tenant batch.TenantID, fresh batch.Secret) ([]batch.Secret, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if _, ok := f.secrets[tenant]; !ok {
-		f.secrets[tenant] = fresh
+	if len(f.secrets[tenant]) == 0 {
+		f.secrets[tenant] = []batch.Secret{fresh}
 	}
-	return []batch.Secret{f.secrets[tenant]}, nil
+	return f.secrets[tenant], nil
+}
+
+func (f *fakeStore) Rotate(_ context.Context, tenant batch.TenantID, fresh batch.Secret, keep time.Duration) ([]batch.Secret, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.refusal != nil {
+		return nil, f.refusal
+	}
+	now := time.Now()
+	live := []batch.Secret{fresh}
+	for i, s := range f.secrets[tenant] {
+		if i == 0 {
+			s.Until = now.Add(keep)
+		}
+		if s.Until.After(now) {
+			live = append(live, s)
+		}
+	}
+	f.secrets[tenant] = live
+	return live, nil
 }
 
 func (f *fakeStore) Keys(context.Context) ([]batch.Key, error) {

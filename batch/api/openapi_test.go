@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/callbatch/callbatch/batch"
 	"github.com/callbatch/callbatch/batch/access"
 )
 
@@ -51,6 +52,11 @@ func TestTheDocumentAgreesWithTheTable(t *testing.T) {
 			for _, p := range op.Parameters {
 				if p.Value.In == "query" {
 					said = append(said, p.Value.Name)
+				}
+			}
+			for _, alternative := range *op.Security {
+				if _, ok := alternative["link"]; ok {
+					said = append(said, batch.LinkParam)
 				}
 			}
 			if !slices.Equal(said, rt.params) {

@@ -130,6 +130,10 @@ func encode(v any) []byte {
 	return b.Bytes()
 }
 
+// unclosed returns plain data as a JSON object without its end, for bytes that
+// go into it as they are.
+func unclosed(v any) []byte { return bytes.TrimSuffix(encode(v), []byte("}\n")) }
+
 func writeJSON(w http.ResponseWriter, status int, body []byte) error {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)

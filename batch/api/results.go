@@ -1,11 +1,9 @@
 package api
 
 import (
-	"bytes"
 	"fmt"
 	"math"
 	"net/http"
-	"strconv"
 	"strings"
 
 	"github.com/callbatch/callbatch/batch"
@@ -105,36 +103,4 @@ func appendLines(dst []byte, results []batch.Result) []byte {
 		dst = append(batch.AppendResult(dst, res), '\n')
 	}
 	return dst
-}
-
-// getItem shows one item. Input and result are the bytes that were given.
-func (s *server) getItem(w http.ResponseWriter, r *request) error {
-	id, err := r.id()
-	if err != nil {
-		return err
-	}
-	index, err := strconv.Atoi(r.vars["index"])
-	if err != nil {
-		return batch.Errorf(batch.NotFound, "there is no such item")
-	}
-	item, err := s.Store.Item(r.Context(), r.tenant, id, index)
-	if err != nil {
-		return err
-	}
-	head := encode(struct {
-		Index  int              `json:"index"`
-		ID     string           `json:"id"`
-		Status batch.ItemStatus `json:"status"`
-	}{item.Index, batch.ItemText(item.ID, item.Index), item.Status})
-	body := append(bytes.TrimSuffix(head, []byte("}\n")), `,"input":`...)
-	body = append(body, item.Input...)
-	body = append(body, `,"attempts":`...)
-	body = strconv.AppendInt(body, int64(item.Attempts), 10)
-	body = append(body, `,"result":`...)
-	if item.Result == nil {
-		body = append(body, "null"...)
-	} else {
-		body = batch.AppendResult(body, *item.Result)
-	}
-	return writeJSON(w, http.StatusOK, append(body, "}\n"...))
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -155,4 +156,53 @@ func TestItem(t *testing.T) {
 			t.Errorf("item %s: %d", index, r.status)
 		}
 	}
+}
+
+func TestOutput(t *testing.T) {
+	w := newWorld(t)
+	id := mixed(w)
+	w.store.change(id, func(b *fakeBatch) {
+		b.finish(8, batch.ItemCanceled, `{"code":"canceled","message":"the batch was canceled"}`)
+		b.finish(9, batch.ItemExpired, `{"code":"expired","message":"the batch expired"}`)
+	})
+	path := "/v1/batches/" + id.String() + "/items/"
+	t.Run("is the bytes that were given", func(t *testing.T) {
+		for _, output := range []string{`{ "a" : "<\n>", "big":1e400}`, "null", "7", `""`, `"` + strings.Repeat("x", 100_000) + `"`} {
+			w.store.change(id, func(b *fakeBatch) {
+				r := b.results[0]
+				r.Payload = []byte(output)
+				b.results[0] = r
+			})
+			r := w.get(path+"0/output").is(200, "")
+			if string(r.body) != output || r.header.Get("Content-Type") != "application/json" || r.header.Get("Content-Length") != strconv.Itoa(len(output)) {
+				t.Errorf("%v %.80s, want %.80s", r.header, r.body, output)
+			}
+			head := w.do("HEAD", path+"0/output", w.admin(), "").is(200, "")
+			if len(head.body) > 0 || head.header.Get("Content-Length") != strconv.Itoa(len(output)) {
+				t.Errorf("HEAD: %v %.80s", head.header, head.body)
+			}
+		}
+	})
+	for index, want := range map[string]string{
+		"3": "failed", "8": "canceled", "9": "expired",
+	} {
+		t.Run("there is none of an item that is "+want, func(t *testing.T) {
+			p := w.get(path+index+"/output").is(404, "no_output").problem()
+			if !strings.Contains(p.Detail, want) || !strings.Contains(p.Detail, "error") {
+				t.Errorf("it says %q", p.Detail)
+			}
+		})
+	}
+	t.Run("there is none yet of an item that is not finished", func(t *testing.T) {
+		r := w.get(path+"5/output").is(409, "unfinished")
+		if r.header.Get("Retry-After") == "" || !strings.Contains(r.problem().Detail, "pending") {
+			t.Errorf("%v %s", r.header, r.body)
+		}
+	})
+	for _, index := range []string{"10", "9999999999", "99999999999", "-1", "007", "x"} {
+		if r := w.get(path + index + "/output"); r.status != 404 {
+			t.Errorf("item %s: %d", index, r.status)
+		}
+	}
+	w.get(path+"0/output?after=1").is(400, "unknown_parameter")
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/gorilla/mux"
 
+	"github.com/callbatch/callbatch/batch"
 	"github.com/callbatch/callbatch/batch/access"
 )
 
@@ -51,13 +52,22 @@ func routes() []route {
 		{"POST", "/v1/batches", toSubmit, []string{anyParam}, aBody, (*server).submit},
 		{"GET", "/v1/batches", toRead, []string{"status", "limit", "cursor"}, noBody, (*server).listBatches},
 		{"GET", "/v1/batches/{id}", toRead, nil, noBody, (*server).getBatch},
-		{"GET", "/v1/batches/{id}/results", toRead, []string{"after", "limit", "status"}, noBody, (*server).results},
+		{"GET", "/v1/batches/{id}/results", toRead, []string{"after", "limit", "status", batch.LinkParam}, noBody, (*server).results},
 		{"GET", "/v1/batches/{id}/items/{index}", toRead, nil, noBody, (*server).getItem},
+		{"GET", "/v1/batches/{id}/items/{index}/output", toRead, []string{batch.LinkParam}, noBody, (*server).getOutput},
 		{"POST", "/v1/batches/{id}/cancel", toSubmit, nil, noBody, (*server).cancel},
 
-		{"GET", "/v1/batches/{id}/messages", toRead, []string{"status", "limit", "cursor"}, noBody, (*server).listMessages},
+		{"GET", "/v1/batches/{id}/messages", toRead, []string{"status", "host", "limit", "cursor"}, noBody, (*server).listOfBatch},
+		{"GET", "/v1/messages", toRead, []string{"status", "host", "limit", "cursor"}, noBody, (*server).listMessages},
+		{"GET", "/v1/messages/feed", toRead, []string{"after", "wait", "limit"}, noBody, (*server).feed},
 		{"GET", "/v1/messages/{id}", toRead, nil, noBody, (*server).getMessage},
+		{"POST", "/v1/messages/{id}/redeliver", toAdmin, nil, noBody, (*server).redeliver},
+		{"POST", "/v1/messages/redeliver", toAdmin, nil, aBody, (*server).redeliverAll},
+
+		{"POST", "/v1/callbacks/test", toAdmin, nil, aBody, (*server).testCallback},
+		{"GET", "/v1/callbacks/hosts", toRead, nil, noBody, (*server).listHosts},
 		{"GET", "/v1/callbacks/secret", toAdmin, nil, noBody, (*server).getSecret},
+		{"POST", "/v1/callbacks/secret/rotate", toAdmin, nil, aBody, (*server).rotateSecret},
 
 		{"GET", "/v1/processors", toEither, nil, noBody, (*server).listProcessors},
 		{"GET", "/livez", toAnybody, nil, noBody, (*server).alive},
@@ -108,7 +118,7 @@ func (s *server) route() {
 		if len(rt.scopes) == 0 {
 			panic("api: " + rt.method + " " + rt.path + " has no scope")
 		}
-		if rt.path == "/metrics" && s.Metrics == nil {
+		if rt.path == "/metrics" && s.Metrics == nil || rt.path == "/v1/callbacks/test" && s.Test == nil {
 			continue
 		}
 		if s.resources[rt.path] == nil {

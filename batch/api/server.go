@@ -83,7 +83,7 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request, rs resource, vars
 		w.Header().Set("Allow", rs.allow())
 		return &refusal{http.StatusMethodNotAllowed, "method_not_allowed", "the methods of this path are " + rs.allow()}
 	}
-	tenant, err := s.admit(w, r, rt.scopes)
+	tenant, err := s.admit(w, r, rt)
 	if err != nil {
 		return err
 	}
@@ -100,9 +100,14 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request, rs resource, vars
 }
 
 // admit returns whose the request is, or why it is refused.
-func (s *server) admit(w http.ResponseWriter, r *http.Request, scopes []access.Scope) (batch.TenantID, error) {
-	if scopes[0] == open {
+func (s *server) admit(w http.ResponseWriter, r *http.Request, rt route) (batch.TenantID, error) {
+	if rt.scopes[0] == open {
 		return batch.TenantID{}, nil
+	}
+	if rt.linked() {
+		if given := links(r); len(given) > 0 {
+			return s.follow(w, r, given)
+		}
 	}
 	if s.Keys == nil {
 		return batch.TenantID{}, s.sameSite(r)
@@ -112,12 +117,16 @@ func (s *server) admit(w http.ResponseWriter, r *http.Request, scopes []access.S
 	case err != nil:
 		return batch.TenantID{}, fmt.Errorf("find key: %w", err)
 	case !ok:
-		w.Header().Set("WWW-Authenticate", "Bearer")
-		return batch.TenantID{}, &refusal{http.StatusUnauthorized, "unauthorized", "a valid key is needed, as in: Authorization: Bearer cbk_…"}
-	case !access.Allows(key, scopes...):
-		return batch.TenantID{}, &refusal{http.StatusForbidden, "forbidden", "the key lacks the scope " + orList(scopes)}
+		return batch.TenantID{}, unauthorized(w, "a valid key is needed, as in: Authorization: Bearer cbk_…")
+	case !access.Allows(key, rt.scopes...):
+		return batch.TenantID{}, &refusal{http.StatusForbidden, "forbidden", "the key lacks the scope " + orList(rt.scopes)}
 	}
 	return key.Tenant, nil
+}
+
+func unauthorized(w http.ResponseWriter, detail string) error {
+	w.Header().Set("WWW-Authenticate", "Bearer")
+	return &refusal{http.StatusUnauthorized, "unauthorized", detail}
 }
 
 // bearer returns the key a request bears; "" if there is none or more than

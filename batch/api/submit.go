@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -15,8 +14,8 @@ import (
 // submit takes a batch in. It answers 202 after the store said that the
 // whole batch is durable, and nothing at all if the store could not say.
 func (s *server) submit(w http.ResponseWriter, r *request) error {
-	if _, has := r.Header["Idempotency-Key"]; has {
-		return badParam("unsupported_header", "Idempotency-Key is not supported here")
+	if err := refuseIdempotencyKey(r.Header); err != nil {
+		return err
 	}
 	if err := s.Accepting(); err != nil {
 		return err
@@ -47,18 +46,9 @@ func (s *server) submit(w http.ResponseWriter, r *request) error {
 
 // checkOptions is what only the server knows about options.
 func (s *server) checkOptions(o batch.Options) []batch.Problem {
-	var ps []batch.Problem
-	bad := func(pointer, code, detail string) {
-		ps = append(ps, batch.Problem{Index: -1, Line: -1, Pointer: pointer, Code: code, Detail: detail})
-	}
-	known := func(p Processor) bool { return p.Name == o.Processor }
-	if !slices.ContainsFunc(s.Processors(), known) {
-		bad("/processor", "unknown_processor", "there is no processor of this name: GET /v1/processors lists them")
-	}
-	if o.CallbackURL != "" {
-		if err := s.CheckCallback(o.CallbackURL); err != nil {
-			bad("/callback_url", "callback_refused", err.Error())
-		}
+	ps := s.checkCallback(o.CallbackURL, o.CallbackHeaders, "/callback_url", "/callback_headers")
+	if !s.HasProcessor(o.Processor) {
+		ps = append(ps, problemAt("/processor", "unknown_processor", "there is no processor of this name: GET /v1/processors lists them"))
 	}
 	return ps
 }

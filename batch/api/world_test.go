@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3filter"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/callbatch/callbatch/batch"
 	"github.com/callbatch/callbatch/batch/access"
+	"github.com/callbatch/callbatch/callback"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -33,6 +35,7 @@ type world struct {
 	log    *lockedBuffer
 	router routers.Router
 
+	links   batch.Links
 	tenants [2]batch.TenantID
 	keys    [2]map[access.Scope]string // one for each scope, by tenant
 }
@@ -40,7 +43,7 @@ type world struct {
 // newOptions returns a world that has no server yet, and options for one.
 func newOptions(t *testing.T, with []func(*Options)) (*world, Options) {
 	t.Helper()
-	w := &world{t: t, store: newFakeStore(), log: &lockedBuffer{}}
+	w := &world{t: t, store: newFakeStore(), log: &lockedBuffer{}, links: batch.Links{Key: []byte("the key that signs links in tests")}}
 	w.tenants[1] = batch.TenantID{1}
 	for i, tenant := range w.tenants {
 		w.keys[i] = map[access.Scope]string{}
@@ -51,12 +54,22 @@ func newOptions(t *testing.T, with []func(*Options)) (*world, Options) {
 	o := Options{
 		Store: w.store, Keys: access.NewKeys(w.store), Logger: slog.New(slog.NewJSONHandler(w.log, nil)),
 		Processors: func() []Processor { return []Processor{{Name: "price", Kind: "jq", Health: "ok"}} },
-		Metrics:    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "callbatch_up 1\n") }),
+		Links:      w.links, CheckHeaders: callback.CheckHeaders, Test: delivered,
+		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "callbatch_up 1\n") }),
 	}
 	for _, change := range with {
 		change(&o)
 	}
 	return w, o
+}
+
+// delivered is a test of a callback that went well.
+func delivered(context.Context, batch.TenantID, string, map[string]string) (batch.MessageID, batch.Attempt, error) {
+	now := time.Now()
+	return batch.NewMessageID(now), batch.Attempt{
+		Number: 1, Started: now, Took: batch.Took{Total: 3}, RemoteAddr: "203.0.113.9:443",
+		RequestHeaders: map[string]string{"webhook-signature": "***"}, Response: &batch.Response{Status: 204},
+	}, nil
 }
 
 func newWorld(t *testing.T, with ...func(*Options)) *world {

@@ -3,6 +3,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -64,7 +65,7 @@ type SubmitOptions struct {
 	ContentType     string        // default "application/x-ndjson"
 	ContentEncoding string        // of the body as it is given: "gzip"; default none
 	Length          int64         // bytes of the body; 0: unknown
-	Options         batch.Options // sent as query parameters; leave it empty where the body carries them
+	Options         batch.Options // sent as query parameters, which proxies may log; leave it empty where the body carries them
 }
 
 // Submit sends a batch as a stream and returns it once it is durable. It is
@@ -106,6 +107,12 @@ func optionsQuery(o batch.Options) url.Values {
 	text("processor", o.Processor)
 	text("callback_url", o.CallbackURL)
 	text("callback_mode", string(o.CallbackMode))
+	if len(o.CallbackEvents) > 0 {
+		q.Set("callback_events", jsonText(o.CallbackEvents))
+	}
+	if len(o.CallbackHeaders) > 0 {
+		q.Set("callback_headers", jsonText(o.CallbackHeaders))
+	}
 	number("callback_page_bytes", o.CallbackPageBytes)
 	number("callback_page_items", o.CallbackPageItems)
 	text("id_field", o.IDField)
@@ -116,6 +123,15 @@ func optionsQuery(o batch.Options) url.Values {
 		q.Set("metadata."+k, v)
 	}
 	return q
+}
+
+// jsonText returns strings as JSON.
+func jsonText[T []string | map[string]string](v T) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic("client: strings are plain data: " + err.Error())
+	}
+	return string(b)
 }
 
 // Batch returns a batch as it is now.
@@ -170,30 +186,11 @@ func (c *Client) Item(ctx context.Context, id string, index int) (it Item, err e
 	return it, err
 }
 
-// Messages returns a page of the messages of a batch, newest first.
-func (c *Client) Messages(ctx context.Context, id string, o ListOptions) (p Page[Message], err error) {
-	err = c.call(ctx, http.MethodGet, "/v1/batches/"+url.PathEscape(id)+"/messages", o.query(), &p)
-	return p, err
-}
-
-// Message returns a message with its attempts and its body.
-func (c *Client) Message(ctx context.Context, id string) (m Message, err error) {
-	err = c.call(ctx, http.MethodGet, "/v1/messages/"+url.PathEscape(id), nil, &m)
-	return m, err
-}
-
 // Processors returns the processors there are.
 func (c *Client) Processors(ctx context.Context) ([]Processor, error) {
 	var list struct{ Data []Processor }
 	err := c.call(ctx, http.MethodGet, "/v1/processors", nil, &list)
 	return list.Data, err
-}
-
-// Secret returns what the tenant's messages are signed with.
-func (c *Client) Secret(ctx context.Context) (string, error) {
-	var s struct{ Secret string }
-	err := c.call(ctx, http.MethodGet, "/v1/callbacks/secret", nil, &s)
-	return s.Secret, err
 }
 
 // call makes a call without a body and decodes the answer.
@@ -204,6 +201,23 @@ func (c *Client) call(ctx context.Context, method, path string, q url.Values, in
 	if err != nil {
 		return err
 	}
+	_, err = c.decode(req, into)
+	return err
+}
+
+// post makes a call with a body and decodes the answer.
+func (c *Client) post(ctx context.Context, path string, in, into any) error {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return fmt.Errorf("POST %s: %w", path, err)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errSlow)
+	defer cancel()
+	req, err := c.request(ctx, http.MethodPost, path, nil, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
 	_, err = c.decode(req, into)
 	return err
 }
@@ -256,9 +270,23 @@ func (c *Client) decode(req *http.Request, into any) (*http.Response, error) {
 	if err != nil {
 		return nil, unreachable(req, err)
 	}
-	got, isBatch := into.(*Batch)
-	if json.Unmarshal(b, into) != nil || isBatch && got.ID == "" {
+	if json.Unmarshal(b, into) != nil || !genuine(into) {
 		return nil, c.stranger(res)
 	}
 	return res, nil
+}
+
+// genuine reports whether an answer has what it never lacks.
+func genuine(answer any) bool {
+	switch a := answer.(type) {
+	case *Batch:
+		return a.ID != ""
+	case *Message:
+		return a.ID != ""
+	case *FeedPage:
+		return a.Next != ""
+	case *Test:
+		return a.Message != ""
+	}
+	return true
 }

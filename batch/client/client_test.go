@@ -61,6 +61,7 @@ func TestSubmitSendsOptionsAsParameters(t *testing.T) {
 		want := fmt.Sprint("POST", "/v1/batches", map[string][]string{
 			"processor": {"price"}, "callback_url": {"https://x/?a=b&c"}, "callback_mode": {"summary"}, "callback_page_bytes": {"2048"},
 			"callback_page_items": {"7"}, "id_field": {"/id"}, "metadata.a b": {"ü"}, "priority": {"low"}, "max_attempts": {"3"}, "concurrency": {"9"},
+			"callback_events": {`["batch.progress"]`}, "callback_headers": {`{"Authorization":"Bearer \"a\""}`},
 		}, "Bearer cbk_x", "application/x-ndjson", "gzip", "items")
 		if got != want {
 			t.Errorf("it sent\n%s, want\n%s", got, want)
@@ -71,6 +72,7 @@ func TestSubmitSendsOptionsAsParameters(t *testing.T) {
 	b, err := c.Submit(context.Background(), strings.NewReader("items"), SubmitOptions{ContentEncoding: "gzip", Options: batch.Options{
 		Processor: "price", CallbackURL: "https://x/?a=b&c", CallbackMode: batch.ModeSummary, CallbackPageBytes: 2048, CallbackPageItems: 7,
 		IDField: "/id", Metadata: map[string]string{"a b": "ü"}, Priority: batch.PriorityLow, MaxAttempts: 3, Concurrency: 9,
+		CallbackEvents: []string{batch.TypeProgress}, CallbackHeaders: map[string]string{"Authorization": `Bearer "a"`},
 	}})
 	if err != nil || b.ID != "bat_1" || b.Counts.Pending != 2 || b.Reason != "" {
 		t.Errorf("%+v, %v", b, err)
@@ -121,7 +123,10 @@ func TestErrors(t *testing.T) {
 			})
 			_, err := c.Batch(context.Background(), "bat_1")
 			_, streamed := c.Results(context.Background(), "bat_1", ResultOptions{})
-			for _, err := range []error{err, streamed} {
+			_, pulled := c.Feed(context.Background(), FeedOptions{})
+			_, redelivered := c.Redeliver(context.Background(), "msg_1")
+			_, tested := c.TestCallback(context.Background(), "https://x/", nil)
+			for _, err := range []error{err, streamed, pulled, redelivered, tested} {
 				want := fmt.Sprintf("what answered at %s is not a Callbatch server (%d %s)", c.base, a.status, http.StatusText(a.status))
 				var e *Error
 				if !errors.As(err, &e) || e.Status != a.status || e.Code != "" || err.Error() != want {
@@ -157,6 +162,105 @@ func TestErrors(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	})
+}
+
+func TestErrorsNameNoHeaderOfACallback(t *testing.T) {
+	secret := map[string]string{"Authorization": "s3cret"}
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	away, _ := New(Options{URL: gone.URL})
+	broken := against(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	strange := against(t, func(w http.ResponseWriter, r *http.Request) { http.Error(w, r.URL.String(), http.StatusBadGateway) })
+	for _, c := range []*Client{away, broken, strange} {
+		_, submitted := c.Submit(context.Background(), strings.NewReader("1\n"), SubmitOptions{Options: batch.Options{CallbackHeaders: secret}})
+		_, tested := c.TestCallback(context.Background(), "https://x/", secret)
+		for _, err := range []error{submitted, tested} {
+			if err == nil || strings.Contains(err.Error(), "s3cret") {
+				t.Errorf("%v", err)
+			}
+		}
+	}
+}
+
+func TestFeedOutwaitsItsWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &scripted{steps: []func(*http.Request) (*http.Response, error){
+			func(r *http.Request) (*http.Response, error) {
+				if r.URL.RawQuery != "after=c&limit=3&wait=60" {
+					t.Errorf("it asked for %s", r.URL)
+				}
+				select {
+				case <-time.After(90 * time.Second):
+					return says(200, `{"data":[],"next":"c"}`, "Retry-After", "1")(r)
+				case <-r.Context().Done():
+					return nil, r.Context().Err()
+				}
+			},
+			func(r *http.Request) (*http.Response, error) {
+				if r.URL.RawQuery != "" {
+					t.Errorf("it asked for %s", r.URL)
+				}
+				<-r.Context().Done()
+				return nil, r.Context().Err()
+			},
+		}}
+		c, err := New(Options{HTTP: &http.Client{Transport: s}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := c.Feed(context.Background(), FeedOptions{After: "c", Wait: time.Minute + time.Millisecond, Limit: 3})
+		if err != nil || p.Next != "c" || p.RetryAfter != time.Second {
+			t.Errorf("%+v, %v", p, err)
+		}
+		var u *Unreachable
+		if _, err := c.Feed(context.Background(), FeedOptions{Wait: time.Millisecond}); !errors.As(err, &u) {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+func TestAllMessages(t *testing.T) {
+	var asked []string
+	c := against(t, func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.URL.RequestURI())
+		switch r.URL.Query().Get("cursor") {
+		case "":
+			io.WriteString(w, `{"data":[{"id":"msg_3"},{"id":"msg_2"}],"next":"a"}`)
+		case "a":
+			io.WriteString(w, `{"data":[],"next":"b"}`)
+		case "b":
+			io.WriteString(w, `{"data":[{"id":"msg_1"}],"next":null}`)
+		default:
+			http.Error(w, "no", 500)
+		}
+	})
+	walk := func(o MessageOptions, most int) (ids []string, last error) {
+		for m, err := range c.AllMessages(context.Background(), o) {
+			if last = err; err == nil {
+				ids = append(ids, m.ID)
+			}
+			if len(ids) == most {
+				break
+			}
+		}
+		return ids, last
+	}
+	ids, err := walk(MessageOptions{Batch: "bat_1", Status: "parked", Host: "x:443", Limit: 2}, 9)
+	if diff := cmp.Diff([]string{"msg_3", "msg_2", "msg_1"}, ids); diff != "" || err != nil {
+		t.Error(err, diff)
+	}
+	const first = "/v1/batches/bat_1/messages?%shost=x%%3A443&limit=2&status=parked"
+	want := []string{fmt.Sprintf(first, ""), fmt.Sprintf(first, "cursor=a&"), fmt.Sprintf(first, "cursor=b&")}
+	if diff := cmp.Diff(want, asked); diff != "" {
+		t.Error(diff)
+	}
+	asked = nil
+	if ids, err := walk(MessageOptions{}, 1); len(ids) != 1 || err != nil || len(asked) != 1 || asked[0] != "/v1/messages" {
+		t.Errorf("who stops early got %q, %v, and asked %q", ids, err, asked)
+	}
+	if ids, err := walk(MessageOptions{Cursor: "x"}, 9); len(ids) != 0 || err == nil {
+		t.Errorf("an error is %q, %v", ids, err)
+	}
 }
 
 func TestIdsStayWithinTheirSegment(t *testing.T) {

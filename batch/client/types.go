@@ -37,9 +37,10 @@ func (b Batch) Terminal() bool {
 
 // A Callback says where the results of a batch go and how far they are.
 type Callback struct {
-	URL      Text   `json:"url"` // masked; empty: none
-	Mode     string `json:"mode"`
-	Status   string `json:"status"`
+	URL      Text              `json:"url"`               // masked; empty: none
+	Headers  map[string]string `json:"headers,omitempty"` // the names of the extra ones, masked
+	Mode     string            `json:"mode"`
+	Status   string            `json:"status"`
 	Messages struct {
 		Waiting   int `json:"waiting"`
 		Delivered int `json:"delivered"`
@@ -67,23 +68,6 @@ type Item struct {
 	Input    json.RawMessage `json:"input"`
 	Attempts int             `json:"attempts"`
 	Result   *Result         `json:"result"` // nil while it is unfinished
-}
-
-// A Message is one webhook. Attempts and Body are there only if it was asked
-// for by itself.
-type Message struct {
-	ID       string          `json:"id"`
-	Batch    string          `json:"batch_id"`
-	Type     string          `json:"type"`
-	Round    int             `json:"round"`
-	Status   string          `json:"status"`
-	Reason   string          `json:"reason"`
-	Host     string          `json:"host"`
-	Created  time.Time       `json:"created_at"`
-	Next     *time.Time      `json:"next_attempt_at"`
-	Made     int             `json:"attempts_made"`
-	Attempts []batch.Attempt `json:"attempts"`
-	Body     json.RawMessage `json:"body"`
 }
 
 // A Processor is a processor as the server shows it.

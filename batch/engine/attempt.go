@@ -12,8 +12,8 @@ import (
 )
 
 // judge decides what follows an attempt that came to r.
-func (c *courier) judge(d batch.Delivery, r callback.Result) batch.AttemptOutcome {
-	o := batch.AttemptOutcome{Delivery: d, Attempt: attempt(d.Made, r)}
+func (c *courier) judge(d *batch.Delivery, r callback.Result) batch.AttemptOutcome {
+	o := batch.AttemptOutcome{Delivery: *d, Attempt: attempt(d.Made, r), Host: hostState(d, r)}
 	switch r.Verdict {
 	case callback.Interrupted:
 		return refund(d, 0)
@@ -21,26 +21,52 @@ func (c *courier) judge(d batch.Delivery, r callback.Result) batch.AttemptOutcom
 		o.State = batch.MessageDelivered
 	case callback.Gone:
 		o.State, o.Reason = batch.MessageExhausted, r.Detail
-	case callback.Refused:
-		o.State, o.Reason = batch.MessageBlocked, r.Detail
 	default:
-		o.State, o.Due, o.Reason = c.next(d, r.RetryAfter)
+		o.State, o.Reason, o.Due = c.again(d, r)
 	}
 	return o
 }
 
-// next says when a message is tried again, or why not.
-func (c *courier) next(d batch.Delivery, retryAfter time.Duration) (batch.MessageState, time.Time, string) {
-	now := time.Now()
-	due, spent := c.o.Schedule.Next(d.Made, retryAfter, d.Created, now, rand.Float64)
-	if !spent {
-		return batch.MessageWaiting, due, ""
+// passingRefusals is how many attempts of a schedule may be refused because of
+// the addresses of a name, and are made again: a name server's wrong answer
+// passes. The next is the last word, as the first is about a URL that is
+// refused by itself.
+const passingRefusals = 3
+
+// again says when a message is tried again that was not delivered, or why not.
+// Of those that are tried just once it knows nothing: [batch.Message.Close]
+// ends them.
+func (c *courier) again(d *batch.Delivery, r callback.Result) (batch.MessageState, string, time.Time) {
+	made := d.Made - d.Spared
+	due, spent := c.o.Schedule.Next(made, r.RetryAfter, d.Until, time.Now(), rand.Float64)
+	switch {
+	case r.Verdict == callback.Refused && (r.Took.DNS == 0 || made > passingRefusals || spent != callback.NotSpent):
+		return batch.MessageBlocked, r.Detail, time.Time{}
+	case spent == callback.Steps:
+		return batch.MessageExhausted, batch.ReasonSteps, time.Time{}
+	case spent == callback.Window:
+		return batch.MessageExhausted, batch.ReasonWindow, time.Time{}
+	default:
+		return batch.MessageWaiting, "", due
 	}
-	endless := callback.Schedule{Steps: c.o.Schedule.Steps, Window: 100 * 365 * 24 * time.Hour}
-	if _, spent = endless.Next(d.Made, 0, now, now, rand.Float64); spent {
-		return batch.MessageExhausted, time.Time{}, "the attempts of the schedule are spent"
+}
+
+// hostState is what an attempt says about its host. One that its owner asked
+// for says nothing: it is made whatever is known.
+func hostState(d *batch.Delivery, r callback.Result) batch.HostState {
+	if d.Manual {
+		return batch.HostUnknown
 	}
-	return batch.MessageExhausted, time.Time{}, "the time for attempts is spent"
+	switch r.Host() {
+	case callback.HostUp:
+		return batch.HostUp
+	case callback.HostDown:
+		return batch.HostDown
+	case callback.HostUnreachable:
+		return batch.HostUnreachable
+	default:
+		return batch.HostUnknown
+	}
 }
 
 // attempt is r as it is kept and shown.
@@ -78,15 +104,44 @@ func flat(h map[string][]string) map[string]string {
 // tell writes the one line of an attempt, without what is secret, and counts
 // it.
 func (c *courier) tell(o batch.AttemptOutcome, r callback.Result) {
-	level, outcome := slog.LevelInfo, r.Category
+	level := slog.LevelInfo
 	if r.Verdict == callback.Delivered {
-		level, outcome = slog.LevelDebug, "delivered"
+		level = slog.LevelDebug
 	}
+	outcome := outcomeOf(r)
 	c.o.Metrics.Sent(outcome, r.Took.Total)
-	d := o.Delivery
-	c.log.LogAttrs(context.Background(), level, "webhook attempt",
+	if !c.log.Enabled(context.Background(), level) {
+		return
+	}
+	d, after := &o.Delivery, o.Delivery.Message
+	after.Close(o, time.Now(), batch.Terms{})
+	attrs := []slog.Attr{
 		slog.Any("message_id", d.ID), slog.Any("batch_id", d.Batch), slog.Any("tenant_id", d.Tenant),
 		slog.String("type", d.Type), slog.String("host", d.Host), slog.Int("attempt", d.Made),
+		slog.Bool("retry", d.Retry()), slog.Bool("manual", d.Manual),
 		slog.String("outcome", outcome), slog.Int("status", r.Status), slog.String("remote_addr", r.RemoteAddr),
-		slog.Duration("took", r.Took.Total), slog.Any("state", o.State), slog.String("reason", o.Reason), slog.Time("due", o.Due))
+		slog.Duration("took", r.Took.Total), slog.Any("state", after.State),
+	}
+	if after.Reason != "" {
+		attrs = append(attrs, slog.String("reason", after.Reason))
+	}
+	if !after.Due.IsZero() {
+		attrs = append(attrs, slog.Time("due", after.Due))
+	}
+	c.log.LogAttrs(context.Background(), level, "webhook attempt", attrs...)
+}
+
+// outcomeOf is how an attempt is counted: in a word of a closed list.
+func outcomeOf(r callback.Result) string {
+	if r.Verdict == callback.Delivered {
+		return "delivered"
+	}
+	switch r.Category {
+	case callback.CategoryDNS, callback.CategoryConnect, callback.CategoryTLS, callback.CategoryTimeout,
+		callback.CategoryBlocked, callback.CategoryRedirect, callback.CategoryStatus,
+		callback.CategoryTooLarge, callback.CategoryInterrupted:
+		return r.Category
+	default:
+		return "other"
+	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/callbatch/callbatch/batch"
 	"github.com/callbatch/callbatch/batch/engine"
+	"github.com/callbatch/callbatch/callback"
 )
 
 // tap is a store without end and without cost: so many batches of blocks of so
@@ -22,6 +23,9 @@ type tap struct {
 	out   []int // blocks leased, by batch
 	at    int
 	items []batch.WorkItem
+
+	hooks   bool // each block makes a message
+	waiting int  // of these, how many were not offered a slot
 }
 
 func newTap(batches, per, want int) *tap {
@@ -54,21 +58,57 @@ func (s *tap) Claim(_ context.Context, c batch.Claim) (works []batch.Work, _ err
 	return works, nil
 }
 
-func (s *tap) Record(_ context.Context, reports []batch.Report, _ batch.MessageClaim) (batch.Recorded, error) {
+func (s *tap) Record(_ context.Context, reports []batch.Report, offer batch.MessageClaim) (rec batch.Recorded, _ error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range reports {
 		if r.Release {
 			s.out[r.Lease.Token]--
 		}
-		if s.want > 0 {
-			if s.want -= len(r.Results); s.want <= 0 {
-				close(s.done)
-			}
+		switch {
+		case !s.hooks:
+			s.spend(len(r.Results))
+		case len(rec.Deliveries) < offer.Max:
+			rec.Deliveries = append(rec.Deliveries, delivery)
+		default:
+			s.waiting++
+			raise(s.messagesChanged)
 		}
 	}
-	return batch.Recorded{}, nil
+	return rec, nil
 }
+
+var delivery = batch.Delivery{
+	Message: batch.Message{Type: batch.TypeCompleted, Host: "shop.example:443", State: batch.MessageSending, Made: 1, Head: []byte(`{}`)},
+	URL:     hook,
+}
+
+// spend counts what was wanted.
+func (s *tap) spend(n int) {
+	if s.want > 0 {
+		if s.want -= n; s.want <= 0 {
+			close(s.done)
+		}
+	}
+}
+
+func (s *tap) ClaimMessages(_ context.Context, c batch.MessageClaim) (ds []batch.Delivery, _ error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for ; s.waiting > 0 && len(ds) < c.Max; s.waiting-- {
+		ds = append(ds, delivery)
+	}
+	return ds, nil
+}
+
+func (s *tap) Attempted(_ context.Context, outcomes []batch.AttemptOutcome) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.spend(len(outcomes))
+	return nil
+}
+
+func (s *tap) NextMessage(context.Context) (time.Time, bool, error) { return time.Time{}, false, nil }
 
 func (s *tap) Renew(context.Context, string, []batch.Holding) (batch.Renewed, error) {
 	return batch.Renewed{}, nil
@@ -93,19 +133,45 @@ func BenchmarkEngineNoop(b *testing.B) {
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			s := newTap(c.batches, c.per, b.N)
-			e := engine.New(s, procs(engine.Processor{Do: echo, Trusted: c.trusted}))
-			ctx, cancel := context.WithCancel(b.Context())
-			ended := make(chan error)
-			b.ReportAllocs()
-			b.ResetTimer()
-			go func() { ended <- e.Run(ctx) }()
-			<-s.done
-			b.StopTimer()
+			run(b, s, procs(engine.Processor{Do: echo, Trusted: c.trusted}))
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "items/s")
-			cancel()
-			if err := <-ended; err != nil {
-				b.Fatal(err)
-			}
 		})
 	}
 }
+
+// run has an engine do all that is wanted of a tap.
+func run(b *testing.B, s *tap, o engine.Options) {
+	e := engine.New(s, o)
+	ctx, cancel := context.WithCancel(b.Context())
+	ended := make(chan error)
+	b.ReportAllocs()
+	b.ResetTimer()
+	go func() { ended <- e.Run(ctx) }()
+	<-s.done
+	b.StopTimer()
+	cancel()
+	if err := <-ended; err != nil {
+		b.Fatal(err)
+	}
+}
+
+// BenchmarkEngineWebhook is what the engine itself costs a batch of one with a
+// message, through a store and a sender that do nothing.
+func BenchmarkEngineWebhook(b *testing.B) {
+	s := newTap(1000, 1, b.N)
+	s.hooks = true
+	o := procs(engine.Processor{Do: echo, Trusted: true})
+	sent := map[string][]string{
+		"Callbatch-Attempt": {"1"}, "Content-Digest": {"sha-256=:x:"}, "Content-Type": {"application/json"}, "User-Agent": {"Callbatch/dev"},
+		"Webhook-Id": {"msg_x"}, "Webhook-Signature": {"***"}, "Webhook-Timestamp": {"1"},
+	}
+	got := map[string][]string{"Content-Length": {"0"}, "Date": {"Mon, 23 Nov 2026 12:00:00 GMT"}}
+	o.Sender = &nowhere{callback.Result{Verdict: callback.Delivered, Status: 204, RequestHeaders: sent, ResponseHeaders: got}}
+	run(b, s, o)
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "messages/s")
+}
+
+// nowhere answers at once.
+type nowhere struct{ callback.Result }
+
+func (n *nowhere) Send(context.Context, callback.Message) callback.Result { return n.Result }

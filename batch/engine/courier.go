@@ -4,94 +4,108 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/callbatch/callbatch/batch"
-	"github.com/callbatch/callbatch/callback"
 )
 
 // A courier delivers messages. A message has its slot from before it is
 // claimed until its attempt has ended. The outcome then waits to be recorded;
-// if too many do, nothing more is claimed.
+// if too many do, nothing more is claimed. Which hosts may be sent to the
+// store knows: the courier tells it how each attempt did.
 type courier struct {
-	store Store
-	o     Options
-	log   *slog.Logger
-	keys  keyring
-	sends sync.WaitGroup
+	store  Store
+	o      Options
+	log    *slog.Logger
+	keys   keyring
+	bodies bodies
+	sends  sync.WaitGroup
 
-	freed    signal // slots are free again
+	freed    signal // slots are free again that a claim found none of
 	outcomes signal // there is something to record
 
-	mu     sync.Mutex // guards what follows
-	used   [2]int     // slots, by class
-	ended  []batch.AttemptOutcome
-	owed   int // outcomes not recorded: those ended and those being recorded
-	hosts  hosts
-	halted bool
-	alone  bool // what is still being sent is left to itself
+	mu      sync.Mutex // guards what follows
+	budget  budget
+	sending int
+	ended   []batch.AttemptOutcome
+	owed    int // outcomes not recorded: those ended and those being recorded
+	tests   tests
+	halted  bool
+	alone   bool // what is still being sent is left to itself
 }
-
-// A class of messages has at most seven eighths of the slots, so that neither
-// can take the last from the other: messages that were just made, and those
-// that the store was asked for, which are mostly retries.
-type class int
-
-const (
-	fresh class = iota
-	asked
-)
 
 // outcomesPerSlot is how many outcomes may wait to be recorded.
 const outcomesPerSlot = 4
 
 func newCourier(s Store, o Options) *courier {
-	return &courier{store: s, o: o, log: o.Logger, keys: keyring{store: s}, freed: newSignal(), outcomes: newSignal(), hosts: hosts{}}
+	return &courier{
+		store: s, o: o, log: o.Logger, keys: keyring{store: s, known: map[batch.TenantID]*keys{}},
+		bodies: bodies{hosts: map[address]int{}}, tests: tests{of: map[batch.TenantID]int{}},
+		freed: newSignal(), outcomes: newSignal(), budget: newBudget(o.InFlight),
+	}
 }
 
-// reserve takes up to n free slots of a class and returns how many.
-func (c *courier) reserve(of class, n int) int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// room returns how many messages more may be taken on if there are slots.
+func (c *courier) room() int {
 	if c.halted || c.o.Sender == nil {
 		return 0
 	}
-	most := c.o.InFlight - c.o.InFlight/8
-	n = max(0, min(n, c.o.InFlight-c.used[fresh]-c.used[asked], most-c.used[of], outcomesPerSlot*c.o.InFlight-c.owed))
-	c.used[of] += n
-	return n
+	return max(0, outcomesPerSlot*c.o.InFlight-c.owed-c.budget.used.all)
 }
 
-// accept sends what came of a reservation of n slots and frees the rest.
-func (c *courier) accept(work context.Context, of class, n int, ds []batch.Delivery) {
-	for _, d := range ds {
-		c.sends.Go(func() {
-			c.settle(of, c.deliver(work, d))
-		})
-	}
-	if len(ds) == n {
-		return
+// offer reserves slots for at most n messages that a transaction is to make.
+func (c *courier) offer(n int) batch.MessageClaim {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ask(c.budget.offer(min(n, c.room())))
+}
+
+// reserve reserves slots for messages that wait.
+func (c *courier) reserve() batch.MessageClaim {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ask(c.budget.claim(c.room()))
+}
+
+func (c *courier) ask(s slots) batch.MessageClaim {
+	return batch.MessageClaim{Owner: c.o.Owner, Max: s.all, Retries: s.retries, Trials: s.trials, PerHost: c.o.PerHost}
+}
+
+// accept sends what came of a reservation and frees the rest.
+func (c *courier) accept(work context.Context, asked batch.MessageClaim, ds []batch.Delivery) {
+	rest := slots{asked.Max, asked.Retries, asked.Trials}
+	for i := range ds {
+		rest = rest.minus(slotsOf(&ds[i]))
 	}
 	c.mu.Lock()
-	c.used[of] -= n - len(ds)
+	c.sending += len(ds)
+	c.free(rest)
+	if c.halted { // the recorder may have waited for this to be the last
+		c.outcomes.raise()
+	}
 	c.mu.Unlock()
-	c.outcomes.raise() // the recorder may have waited for this to be the last
-	if of != asked {   // who asks knows what came of it
-		c.freed.raise()
+	for i := range ds {
+		c.sends.Go(func() { c.settle(c.deliver(work, &ds[i])) })
 	}
 }
 
 // settle frees a slot and hands what came of it to the recorder.
-func (c *courier) settle(of class, o batch.AttemptOutcome) {
+func (c *courier) settle(o batch.AttemptOutcome) {
 	c.mu.Lock()
-	c.used[of]--
+	c.sending--
 	c.ended = append(c.ended, o)
 	c.owed++
+	c.free(slotsOf(&o.Delivery))
 	c.mu.Unlock()
 	c.outcomes.raise()
-	c.freed.raise()
+}
+
+// free gives slots back. Its caller holds the lock.
+func (c *courier) free(s slots) {
+	if c.budget.free(s) {
+		c.freed.raise()
+	}
 }
 
 // halt lets nothing more start.
@@ -117,17 +131,14 @@ func (c *courier) claim(ctx, keep, work context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		if n := c.reserve(asked, c.o.InFlight); n > 0 {
-			ds, err := c.store.ClaimMessages(keep, batch.MessageClaim{Owner: c.o.Owner, Max: n, PerHost: c.o.PerHost})
-			c.accept(work, asked, n, ds)
-			if err != nil {
-				c.log.Warn("claim messages", "error", err)
-				sleep(ctx, pollEvery)
-				continue
-			}
-			if len(ds) > 0 {
-				continue
-			}
+		n, err := c.fetch(keep, work)
+		if err != nil {
+			c.log.Warn("claim messages", "error", err)
+			sleep(ctx, pollEvery)
+			continue
+		}
+		if n > 0 {
+			continue
 		}
 		timer.Reset(until(c.store.NextMessage(keep)))
 		select {
@@ -139,8 +150,19 @@ func (c *courier) claim(ctx, keep, work context.Context) {
 	}
 }
 
+// fetch claims once and returns how many messages came.
+func (c *courier) fetch(keep, work context.Context) (int, error) {
+	asked := c.reserve()
+	if asked.Max == 0 {
+		return 0, nil
+	}
+	ds, err := c.store.ClaimMessages(keep, asked)
+	c.accept(work, asked, ds)
+	return len(ds), err
+}
+
 // record keeps how attempts ended until the courier is halted and has none
-// under way. While one transaction is made the next gathers.
+// under way, and no test. While one transaction is made the next gathers.
 func (c *courier) record(ctx context.Context) error {
 	for {
 		group, last := c.gather()
@@ -172,7 +194,7 @@ func (c *courier) gather() (group []batch.AttemptOutcome, last bool) {
 		}
 	}
 	group, c.ended = c.ended[:n:n], c.ended[n:]
-	return group, c.halted && c.owed == 0 && (c.alone || c.used == [2]int{})
+	return group, c.halted && c.owed == 0 && (c.alone || c.budget.used == slots{} && c.tests.all == 0)
 }
 
 // commit records a group, however often it takes.
@@ -191,71 +213,10 @@ func (c *courier) commit(ctx context.Context, group []batch.AttemptOutcome) erro
 		}
 	}
 	c.mu.Lock()
-	full := c.owed >= outcomesPerSlot*c.o.InFlight
+	defer c.mu.Unlock()
 	c.owed -= len(group)
-	c.mu.Unlock()
-	if full {
+	if c.budget.lacked.all > 0 { // for want of room, perhaps
 		c.freed.raise()
 	}
 	return nil
-}
-
-// deliver makes the attempt a message was claimed for.
-func (c *courier) deliver(work context.Context, d batch.Delivery) batch.AttemptOutcome {
-	if d.URL == "" {
-		return batch.AttemptOutcome{Delivery: d, State: batch.MessageCanceled, Reason: "the batch has no callback_url any more"}
-	}
-	ok, probe, wait := c.admit(d)
-	if !ok {
-		return refund(d, min(wait, longestHeld))
-	}
-	m, err := c.message(work, d)
-	if err != nil {
-		c.answered(d, probe, callback.Result{Verdict: callback.Interrupted})
-		return c.unreadable(d, err)
-	}
-	r := c.o.Sender.Send(work, m)
-	c.answered(d, probe, r)
-	o := c.judge(d, r)
-	c.tell(o, r)
-	return o
-}
-
-// message is what is sent for d.
-func (c *courier) message(ctx context.Context, d batch.Delivery) (callback.Message, error) {
-	body, err := c.store.Body(ctx, d.Message)
-	if err != nil {
-		return callback.Message{}, fmt.Errorf("body: %w", err)
-	}
-	secrets, err := c.keys.of(ctx, d.Tenant)
-	if err != nil {
-		return callback.Message{}, fmt.Errorf("secrets: %w", err)
-	}
-	return callback.Message{ID: d.ID.String(), Attempt: d.Made, URL: d.URL, Body: body, Secrets: secrets}, nil
-}
-
-// unreadable says what becomes of a message that could not be put together.
-func (c *courier) unreadable(d batch.Delivery, err error) batch.AttemptOutcome {
-	c.log.Error("message cannot be sent", "message_id", d.ID, "batch_id", d.Batch, "error", err)
-	switch batch.CodeOf(err) {
-	case batch.Damaged:
-		return batch.AttemptOutcome{Delivery: d, State: batch.MessageExhausted, Reason: "what it would carry is damaged in the store"}
-	case batch.NotFound, batch.Gone:
-		return batch.AttemptOutcome{Delivery: d, State: batch.MessageCanceled, Reason: "what it would carry is gone"}
-	default:
-		return refund(d, longestBackoff)
-	}
-}
-
-// longestHeld is how long a message is put off whose host is down, however
-// long its breaker stays open: once the host is up again, what waited for it
-// must not be passed by everything newer.
-const longestHeld = 30 * time.Second
-
-// refund puts a message off by about wait, as if its attempt had not been.
-func refund(d batch.Delivery, wait time.Duration) batch.AttemptOutcome {
-	return batch.AttemptOutcome{
-		Delivery: d, State: batch.MessageWaiting, Refund: true,
-		Due: time.Now().Add(wait + time.Duration(rand.Float64()*float64(wait)/4)),
-	}
 }

@@ -27,7 +27,10 @@ import (
 // A Store is what the engine needs of a [batch.Store].
 type Store interface {
 	batch.Queue
-	batch.Outbox
+	ClaimMessages(ctx context.Context, c batch.MessageClaim) ([]batch.Delivery, error)
+	Attempted(ctx context.Context, outcomes []batch.AttemptOutcome) error
+	NextMessage(ctx context.Context) (at time.Time, ok bool, err error)
+	MessagesChanged() <-chan struct{}
 	Body(ctx context.Context, m batch.Message) ([]byte, error)
 	Secrets(ctx context.Context, tenant batch.TenantID, fresh batch.Secret) ([]batch.Secret, error)
 	Failed() <-chan struct{}
@@ -46,9 +49,13 @@ type Options struct {
 	Processors map[string]Processor
 	MaxOutput  int // bytes of one output; default 1 MiB
 
+	// Messages. Schedule's window is not asked: each message says until when it
+	// may be tried. Of InFlight at most seven eighths are sent again, and at
+	// most half go to hosts that are not known to answer; whatever it is, their
+	// bodies take at most 64 MiB.
 	Sender   Sender // nil: messages are left to others
 	Schedule callback.Schedule
-	InFlight int // most messages being sent; default 256
+	InFlight int // most messages being sent; default 512; a connection each
 	PerHost  int // most of these to one tenant and host; default 64
 
 	// Drain is how long in-flight work may go on once the engine is to stop;
@@ -81,7 +88,7 @@ func (o Options) withDefaults() Options {
 	def(&o.Bytes, 64<<20)
 	def(&o.PerBatch, 4)
 	def(&o.MaxOutput, 1<<20)
-	def(&o.InFlight, 256)
+	def(&o.InFlight, 512)
 	def(&o.PerHost, 64)
 	if o.Owner == "" {
 		o.Owner = "local"
@@ -107,6 +114,11 @@ type Engine struct {
 	order   []*lane // by name
 	courier *courier
 	workers sync.WaitGroup
+
+	// life ends when what is in flight is to end. It is here for Test, which
+	// others call.
+	life context.Context
+	end  context.CancelFunc
 
 	outcomes signal // there is something to record
 	room     signal // there may be room for more blocks
@@ -138,6 +150,7 @@ func New(s Store, o Options) *Engine {
 		e.order = append(e.order, e.lanes[name])
 	}
 	e.courier = newCourier(s, o)
+	e.life, e.end = context.WithCancel(context.Background())
 	return e
 }
 

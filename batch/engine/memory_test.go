@@ -24,6 +24,10 @@ type memory struct {
 	// Set before use; called with the store locked.
 	onRecord    func([]batch.Report) error
 	onAttempted func([]batch.AttemptOutcome) error
+	onClaim     func(batch.MessageClaim)
+	onBody      func(batch.Message) ([]byte, error)
+	terms       batch.Terms
+	silent      bool // it gives no hint that messages have changed, but for new ones
 
 	mu       sync.Mutex
 	err      error
@@ -32,6 +36,9 @@ type memory struct {
 	order    map[batch.TenantID][]batch.ID
 	batches  map[batch.ID]*kept
 	messages map[batch.MessageID]*letter
+	hosts    map[receiving]*standing
+	secrets  []batch.Secret  // those of every tenant; empty: what the engine brings
+	asked    int             // how often for them
 	held     []batch.Holding // of the last Renew
 	groups   [][]batch.Report
 	claims   int
@@ -55,14 +62,30 @@ type keptBlock struct {
 type letter struct {
 	batch.Message
 	url      string
+	headers  map[string]string
+	token    uint64 // of the attempt in flight
 	attempts []batch.Attempt
 	log      []batch.AttemptOutcome
+}
+
+// receiving is a host as one tenant knows it, or as all do.
+type receiving struct {
+	tenant batch.TenantID
+	shared bool
+	host   string
+}
+
+// standing is how a host stands, and what is under way to it.
+type standing struct {
+	batch.Health
+	sending int
 }
 
 func newMemory() *memory {
 	return &memory{
 		changed: make(chan struct{}, 1), messagesChanged: make(chan struct{}, 1), failed: make(chan struct{}),
 		order: map[batch.TenantID][]batch.ID{}, batches: map[batch.ID]*kept{}, messages: map[batch.MessageID]*letter{},
+		hosts: map[receiving]*standing{},
 	}
 }
 
@@ -186,7 +209,7 @@ func (m *memory) Record(_ context.Context, reports []batch.Report, offer batch.M
 		m.end(k, &offer, &out)
 	}
 	raise(m.changed)
-	raise(m.messagesChanged)
+	m.hint()
 	return out, nil
 }
 
@@ -207,37 +230,91 @@ func (m *memory) end(k *kept, offer *batch.MessageClaim, out *batch.Recorded) {
 	if k.Options.CallbackURL == "" {
 		return
 	}
-	l := m.letter(k.Spec)
-	if offer.Max > 0 {
-		offer.Max--
-		out.Deliveries = append(out.Deliveries, l.begin())
+	if l := m.letter(k.Spec); m.may(l, offer, time.Now()) {
+		out.Deliveries = append(out.Deliveries, m.begin(l))
 	}
 }
 
 func (m *memory) letter(s batch.Spec) *letter {
 	now := time.Now()
-	l := &letter{url: s.Options.CallbackURL, Message: batch.Message{
+	l := &letter{url: s.Options.CallbackURL, headers: s.Options.CallbackHeaders, Message: batch.Message{
 		ID: batch.NewMessageID(now), Tenant: s.Tenant, Batch: s.ID, Type: batch.TypeCompleted, Round: 1,
 		Host: batch.CallbackHost(s.Options.CallbackURL), State: batch.MessageWaiting, Created: now, Due: now,
+		Until: now.Add(m.terms.WithDefaults().Window),
 	}}
 	m.messages[l.ID] = l
 	return l
 }
 
 // post makes n messages that are due now, as if a batch had ended.
-func (m *memory) post(url string, n int) (ids []batch.MessageID) {
+func (m *memory) post(url string, n int, change ...func(*letter)) (ids []batch.MessageID) {
 	m.mu.Lock()
 	for range n {
-		ids = append(ids, m.letter(batch.Spec{ID: batch.NewID(time.Now()), Options: batch.Options{CallbackURL: url}}).ID)
+		l := m.letter(batch.Spec{ID: batch.NewID(time.Now()), Options: batch.Options{CallbackURL: url}})
+		for _, c := range change {
+			c(l)
+		}
+		ids = append(ids, l.ID)
 	}
 	m.mu.Unlock()
 	raise(m.messagesChanged)
 	return ids
 }
 
-func (l *letter) begin() batch.Delivery {
-	l.State, l.Made = batch.MessageSending, l.Made+1
-	return batch.Delivery{Message: l.Message, URL: l.url, Token: uint64(l.Made)}
+// retried makes a message one that was tried before.
+func retried(l *letter) { l.Made = 1 }
+
+func (m *memory) hint() {
+	if !m.silent {
+		raise(m.messagesChanged)
+	}
+}
+
+// views returns how the host of a message stands, for its tenant and for all.
+func (m *memory) views(l *letter) (own, all *standing) {
+	at := func(r receiving) *standing {
+		if m.hosts[r] == nil {
+			m.hosts[r] = new(standing)
+		}
+		return m.hosts[r]
+	}
+	return at(receiving{tenant: l.Tenant, host: l.Host}), at(receiving{shared: true, host: l.Host})
+}
+
+// prove has a host known to answer.
+func (m *memory) prove(url string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	own, _ := m.views(&letter{Message: batch.Message{Host: batch.CallbackHost(url)}})
+	own.Room = 1000
+}
+
+// may reports whether a message may be sent, and takes it off what is asked.
+func (m *memory) may(l *letter, c *batch.MessageClaim, now time.Time) bool {
+	own, all := m.views(l)
+	down := own.Allows(own.sending, now) == 0 || all.Recovering() && all.Allows(all.sending, now) == 0
+	retry, trial := l.Made > 0, !own.Proven()
+	if c.Max == 0 || own.sending >= max(1, c.PerHost) || !l.Manual && down || retry && c.Retries == 0 || trial && c.Trials == 0 {
+		return false
+	}
+	c.Max--
+	if retry {
+		c.Retries--
+	}
+	if trial {
+		c.Trials--
+	}
+	return true
+}
+
+func (m *memory) begin(l *letter) batch.Delivery {
+	own, all := m.views(l)
+	own.sending++
+	all.sending++
+	l.Begin(time.Now())
+	m.token++
+	l.token = m.token
+	return batch.Delivery{Message: l.Message, URL: l.url, Headers: l.headers, Token: l.token, Trial: !own.Proven()}
 }
 
 func (m *memory) Renew(_ context.Context, _ string, held []batch.Holding) (batch.Renewed, error) {
@@ -278,9 +355,17 @@ func (m *memory) NextDue(context.Context, []string) (at time.Time, ok bool, err 
 func (m *memory) ClaimMessages(_ context.Context, c batch.MessageClaim) (ds []batch.Delivery, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.onClaim != nil {
+		m.onClaim(c)
+	}
+	now := time.Now()
 	for _, l := range m.messages {
-		if len(ds) < c.Max && l.State == batch.MessageWaiting && !l.Due.After(time.Now()) {
-			ds = append(ds, l.begin())
+		switch {
+		case l.State != batch.MessageWaiting:
+		case l.Lapsed(now):
+			l.End(batch.MessageExhausted, batch.ReasonWindow, now)
+		case !l.Due.After(now) && m.may(l, &c, now):
+			ds = append(ds, m.begin(l))
 		}
 	}
 	return ds, m.err
@@ -294,38 +379,78 @@ func (m *memory) Attempted(_ context.Context, outcomes []batch.AttemptOutcome) e
 			return err
 		}
 	}
+	now := time.Now()
 	for _, o := range outcomes {
 		l := m.messages[o.Delivery.ID]
-		if l.State != batch.MessageSending || o.Delivery.Token != uint64(l.Made) {
+		if l.State != batch.MessageSending || o.Delivery.Token != l.token {
 			continue
 		}
-		l.State, l.Reason, l.Due = o.State, o.Reason, o.Due
+		own, all := m.views(l)
+		own.sending--
+		all.sending--
+		if !o.Delivery.Manual {
+			own.Health = own.After(o.Host, o.Delivery.Started, now)
+			if o.Host != batch.HostDown {
+				all.Health = all.After(o.Host, o.Delivery.Started, now)
+			}
+		}
 		l.log = append(l.log, o)
-		if o.Refund {
-			l.Made--
-		} else {
+		if !o.Refund {
 			l.attempts = append(l.attempts, o.Attempt)
 		}
+		l.Close(o, now, m.terms)
 	}
-	raise(m.messagesChanged)
+	m.hint()
 	return m.err
+}
+
+// redeliver has its owner ask for a message once more.
+func (m *memory) redeliver(id batch.MessageID) {
+	m.mu.Lock()
+	m.messages[id].Redeliver(time.Now(), m.terms, true)
+	m.mu.Unlock()
+	raise(m.messagesChanged)
 }
 
 func (m *memory) NextMessage(context.Context) (at time.Time, ok bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, l := range m.messages {
-		if l.State == batch.MessageWaiting && (!ok || l.Due.Before(at)) {
-			at, ok = l.Due, true
+		if l.State != batch.MessageWaiting {
+			continue
+		}
+		own, all := m.views(l)
+		due := slices.MaxFunc([]time.Time{l.Due, own.Until, all.Until}, time.Time.Compare)
+		if l.Manual {
+			due = l.Due
+		}
+		if l.Until.Before(due) {
+			due = l.Until
+		}
+		if !ok || due.Before(at) {
+			at, ok = due, true
 		}
 	}
 	return at, ok, m.err
 }
 
-func (m *memory) Body(context.Context, batch.Message) ([]byte, error) { return []byte(`{}`), nil }
+func (m *memory) Body(_ context.Context, msg batch.Message) ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.onBody != nil {
+		return m.onBody(msg)
+	}
+	return []byte(`{}`), nil
+}
 
 func (m *memory) Secrets(_ context.Context, _ batch.TenantID, fresh batch.Secret) ([]batch.Secret, error) {
-	return []batch.Secret{fresh}, nil
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.asked++
+	if len(m.secrets) == 0 {
+		m.secrets = []batch.Secret{fresh}
+	}
+	return slices.Clone(m.secrets), nil
 }
 
 func (m *memory) Changed() <-chan struct{}         { return m.changed }

@@ -17,8 +17,9 @@ type Metrics interface {
 	// Recorded counts one transaction with so many blocks' reports.
 	Recorded(reports int, took time.Duration)
 
-	// Sent counts one attempt at a message, by its category of failure or
-	// "delivered".
+	// Sent counts one attempt at a message, but no test: as "delivered", or by
+	// its category of failure (dns, connect, tls, timeout, blocked, redirect,
+	// status, too_large, interrupted; "other" if it has none of these).
 	Sent(outcome string, took time.Duration)
 }
 
@@ -74,5 +75,5 @@ func (e *Engine) Gauges() []Gauge {
 func (e *Engine) Sending() int {
 	e.courier.mu.Lock()
 	defer e.courier.mu.Unlock()
-	return e.courier.used[fresh] + e.courier.used[asked]
+	return e.courier.sending
 }

@@ -58,7 +58,7 @@ func fickle(ctx context.Context, m callback.Message) callback.Result {
 	if nap(ctx, time.Duration(mood%4)*time.Second) != nil {
 		return callback.Result{Verdict: callback.Interrupted, Category: callback.CategoryInterrupted}
 	}
-	return []callback.Result{unavailable, refusal, {Verdict: callback.Delivered, Status: 200}}[mood%3]
+	return []callback.Result{unavailable, unreachable, {Verdict: callback.Delivered, Status: 200}}[mood%3]
 }
 
 func TestWhateverHappensEveryItemEndsWithOneResult(t *testing.T) {

@@ -17,6 +17,8 @@ const (
 	groupReports   = 512     // most reports
 	groupBytes     = 4 << 20 // no further report once there are so many bytes
 
+	messagesPerReport = 2 // slots that are offered: for the results of a range, and for the end of its batch
+
 	mostUnrecorded = 32 << 20 // bytes of outcomes beyond which nothing more is started
 )
 
@@ -107,10 +109,10 @@ func (g *group) add(b *block) {
 // nothing has changed and that it may be asked again.
 func (e *Engine) commit(ctx, work context.Context, g group) error {
 	for pause := shortestBackoff; ; pause = min(2*pause, longestBackoff) {
-		slots := e.courier.reserve(fresh, 2*len(g.reports))
+		offer := e.courier.offer(messagesPerReport * len(g.reports))
 		start := time.Now()
-		rec, err := e.store.Record(ctx, g.reports, batch.MessageClaim{Owner: e.o.Owner, Max: slots, PerHost: e.o.PerHost})
-		e.courier.accept(work, fresh, slots, rec.Deliveries)
+		rec, err := e.store.Record(ctx, g.reports, offer)
+		e.courier.accept(work, offer, rec.Deliveries)
 		switch code := batch.CodeOf(err); {
 		case err == nil:
 			kept := g.cut(len(g.reports) - rec.Left)

@@ -15,14 +15,14 @@ const grace = 3 * time.Second
 
 // Run works until ctx ends or the store fails, and returns when drained: nil,
 // or why outcomes could not be recorded. A drain has three steps, each over as
-// soon as nothing is left: items and messages in flight may end (Drain); they
-// are canceled and not counted (3 s); the last outcomes are recorded (3 s). A
-// processor that ignores the end of its context is left behind then, and what
-// it returns is dropped. A store that failed ends the first two at once.
+// soon as nothing is left: items, messages and tests in flight may end (Drain);
+// they are canceled and not counted (3 s); the last outcomes are recorded
+// (3 s). A processor that ignores the end of its context is left behind then,
+// and what it returns is dropped. A store that failed ends the first two at
+// once.
 func (e *Engine) Run(ctx context.Context) error {
+	defer e.end()
 	// What was begun is brought to its end after ctx has ended.
-	work, cancelWork := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancelWork()
 	keep, cancelKeep := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancelKeep()
 	serve, stop := context.WithCancel(ctx)
@@ -31,7 +31,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	var renewer sync.WaitGroup
 	renewer.Go(func() { e.renew(keep) })
 	loops, broken := errgroup.WithContext(keep)
-	e.start(loops, serve, broken, work)
+	e.start(loops, serve, broken, e.life)
 	ended := make(chan error, 1)
 	go func() { ended <- loops.Wait() }()
 
@@ -41,7 +41,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	case <-e.store.Failed():
 	}
 	stop()
-	err := e.drain(ended, cancelWork, cancelKeep)
+	err := e.drain(ended, cancelKeep)
 	cancelKeep()
 	renewer.Wait()
 
@@ -67,17 +67,17 @@ func (e *Engine) start(loops *errgroup.Group, serve, keep, work context.Context)
 
 // drain brings what is in hand to its end, by ever stronger means, and waits
 // for all that was started.
-func (e *Engine) drain(ended <-chan error, cancelWork, cancelKeep func()) (err error) {
+func (e *Engine) drain(ended <-chan error, cancelKeep func()) (err error) {
 	steps := []struct {
 		do   func()
 		wait time.Duration
-	}{{e.halt, e.o.Drain}, {cancelWork, grace}, {e.abandon, grace}, {cancelKeep, grace}}
+	}{{e.halt, e.o.Drain}, {e.end, grace}, {e.abandon, grace}, {cancelKeep, grace}}
 	failed := e.store.Failed()
 	for _, s := range steps {
 		s.do()
 		select {
 		case err = <-ended:
-			cancelWork()
+			e.end()
 			e.await(grace)
 			return err
 		case <-failed: // nothing can be recorded: go on to the next

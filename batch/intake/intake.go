@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net/url"
 	"strings"
+	"sync"
 
 	"github.com/callbatch/callbatch/batch"
 )
@@ -80,6 +81,9 @@ func formatOf(contentType string) (format, error) {
 	}
 }
 
+// readers are kept between submissions: most are far smaller than the buffer.
+var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, readBuffer) }}
+
 // Read reads a whole submission, appends its blocks to stage and returns its
 // options with the defaults filled in. It neither creates nor discards: after
 // an error what was appended is for the caller to discard.
@@ -110,7 +114,10 @@ func Read(ctx context.Context, r Request, stage batch.Stage, o Options) (batch.O
 	if s.problems.any() {
 		return batch.Options{}, s.problems.err()
 	}
-	in := bufio.NewReaderSize(b, readBuffer)
+	in := readers.Get().(*bufio.Reader)
+	defer readers.Put(in)
+	in.Reset(b)
+	defer in.Reset(nil)
 	if err := skipBOM(in); err != nil {
 		return batch.Options{}, err
 	}

@@ -556,12 +556,15 @@ func TestOptions(t *testing.T) {
 	want := batch.Options{
 		Processor: "price", CallbackURL: "https://shop.example/hooks", CallbackMode: batch.ModeSummary, CallbackPageBytes: 2048, CallbackPageItems: 7,
 		IDField: "/id", Metadata: map[string]string{"run": "nightly", "naïve": "a/b"}, Priority: batch.PriorityLow, MaxAttempts: 3, Concurrency: 9,
+		CallbackEvents: []string{"batch.progress"}, CallbackHeaders: map[string]string{"Authorization": "Bearer a/b", "X-Empty": ""},
 	}
 	members := `"processor":"price","callback_url":"https:\/\/shop.example/hooks","callback_mode":"summary","callback_page_bytes":2048,"callback_page_items":7,` +
-		`"id_field":"/id","metadata":{"run":"nightly","na\u00efve":"a/b"},"priority":"low","max_attempts":3,"concurrency":9`
+		`"id_field":"/id","metadata":{"run":"nightly","na\u00efve":"a/b"},"priority":"low","max_attempts":3,"concurrency":9,` +
+		`"callback_events":["batch\u002eprogress"],"callback_headers":{"Authorization":"Bearer a\/b","X-Empty":""}`
 	query := url.Values{
 		"processor": {"price"}, "callback_url": {"https://shop.example/hooks"}, "callback_mode": {"summary"}, "callback_page_bytes": {"2048"}, "callback_page_items": {"7"},
 		"id_field": {"/id"}, "metadata": {`{"run":"nightly","naïve":"a/b"}`}, "priority": {"low"}, "max_attempts": {"3"}, "concurrency": {"9"},
+		"callback_events": {`["batch.progress"]`}, "callback_headers": {` {"Authorization":"Bearer a/b","X-Empty":""} `},
 	}
 	pairs := url.Values{"metadata.run": {"nightly"}, "metadata.naïve": {"a/b"}}
 	for k, v := range query {
@@ -638,6 +641,9 @@ func TestOptions(t *testing.T) {
 		"metadata with two keys": {url.Values{"metadata": {`{"a":"1","a":"2"}`}}, batch.Malformed, "invalid_json"},
 		"not UTF-8":              {url.Values{"processor": {"\xff"}}, batch.Malformed, "invalid_utf8"},
 		"a mode nobody knows":    {url.Values{"callback_mode": {"shout"}}, batch.Invalid, "unknown_value"},
+		"events as a word":       {url.Values{"callback_events": {"batch.progress"}}, batch.Malformed, "invalid_json"},
+		"events twice":           {url.Values{"callback_events": {`["batch.progress"]`, `["batch.progress"]`}}, batch.Malformed, "repeated_option"},
+		"a header by its name":   {url.Values{"callback_headers.X-A": {"b"}}, batch.Invalid, "unknown_option"},
 	} {
 		t.Run("in the query: "+name, func(t *testing.T) {
 			_, _, err := read(t, intake.Request{ContentType: asNDJSON, Query: c.query, Body: strings.NewReader("1"), Length: -1}, withProcessor)
@@ -664,6 +670,67 @@ func TestOptions(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+func TestCallbackOptions(t *testing.T) {
+	var many strings.Builder
+	for i := range 5000 {
+		fmt.Fprintf(&many, `"e%d",`, i)
+	}
+	for _, c := range []struct {
+		options string
+		want    string // pointers and codes of the problems; none: it is accepted
+	}{
+		{`"callback_mode":"pull"`, ""},
+		{`"callback_mode":"pull","callback_url":"https://shop.example/"`, ""},
+		{`"callback_mode":"push"`, "/callback_mode unknown_value"},
+		{`"callback_mode":""`, "/callback_mode empty"},
+		{`"callback_mode":["pull"]`, "/callback_mode wrong_type"},
+		{`"callback_events":[]`, ""},
+		{`"callback_events":"batch.progress"`, "/callback_events wrong_type"},
+		{`"callback_events":{"batch.progress":true}`, "/callback_events wrong_type"},
+		{`"callback_events":null`, "/callback_events wrong_type"},
+		{`"callback_events":["batch.progress",["s3cret"]]`, "/callback_events/1 wrong_type"},
+		{`"callback_events":["batch.progress","batch.progress"]`, "/callback_events/1 repeated"},
+		{`"callback_events":["batch.completed"]`, "/callback_events/0 unknown_value"},
+		{`"callback_events":[` + many.String() + `"e"]`, "/callback_events too_many"},
+		{`"callback_headers":{}`, ""},
+		{`"callback_headers":{"X-A":"s3cret"},"callback_url":"https://shop.example/"`, ""},
+		{`"callback_headers":{"X-A":"s3cret"}`, "/callback_headers needs_callback_url"},
+		{`"callback_headers":{"X-A":"s3cret"},"callback_mode":"pull"`, "/callback_headers needs_callback_url"},
+		{`"callback_headers":{"X-A":"s3cret"},"callback_url":""`, "/callback_url empty"},
+		{`"callback_headers":{"X-A":"s3cret"},"callback_url":7`, "/callback_url wrong_type"},
+		{`"callback_headers":{"X-A":["s3cret"],"X/B":{"s3cret":1}}`, "/callback_headers/X-A wrong_type /callback_headers/X~1B wrong_type"},
+		{`"callback_headers":"s3cret"`, "/callback_headers wrong_type"},
+		{`"callback_headers":["s3cret"]`, "/callback_headers wrong_type"},
+		{`"callback_headers":null`, "/callback_headers wrong_type"},
+		{`"callback_headers":{"X-A":"s3cret","X-A":"s3cret"}`, "/callback_headers/X-A duplicate_member"},
+		{`"callback_headers":{"X-A":"\us3cret"}`, "/callback_headers/X-A invalid_json"},
+		{`"callback_headers":{"X-A":"\ud800s3cret"}`, "/callback_headers/X-A lone_surrogate"},
+		{`"callback_headers":{"X-A":s3cret}`, "/callback_headers/X-A invalid_json"},
+		{`"callback_headers":{"X-A":"` + strings.Repeat("s3cret", 50_000) + `"}`, "option_too_large"},
+	} {
+		t.Run(fmt.Sprintf("%.60s", c.options), func(t *testing.T) {
+			_, _, err := read(t, request(asJSON, "{"+c.options+`,"items":[1]}`), withProcessor)
+			if err == nil && c.want == "" {
+				return
+			}
+			e := refused(t, err)
+			var got []string
+			for _, p := range e.Places {
+				got = append(got, p.Pointer, p.Code)
+			}
+			if len(got) == 0 {
+				got = []string{e.Word()}
+			}
+			if got := strings.Join(got, " "); got != c.want {
+				t.Errorf("got %s, want %s", got, c.want)
+			}
+			if all := fmt.Sprintf("%v %+v", err, e); strings.Contains(all, "3cret") {
+				t.Errorf("it repeats a value: %s", all)
+			}
+		})
+	}
 }
 
 func TestAllProblemsAreListed(t *testing.T) {

@@ -183,6 +183,8 @@ func syntaxProblem(err error, near []byte, offset int64) *batch.Problem {
 		p.Code, p.Detail = "invalid_utf8", "the text is not valid UTF-8"
 	case isSurrogate(near):
 		p.Code, p.Detail = "lone_surrogate", `a \u escape is half of a surrogate pair`
+	case bytes.HasPrefix(near, []byte(`\`)): // the decoder would quote what may be a secret
+		p.Code, p.Detail = "invalid_json", "what follows a backslash is no escape of JSON"
 	default:
 		p.Code, p.Detail = "invalid_json", clip(e.Err.Error())
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/callbatch/callbatch/batch"
 )
 
-// field returns where an option goes: a *string, an *int or a
+// field returns where an option goes: a *string, an *int, a *[]string or a
 // *map[string]string. It is nil for a name that is no option.
 func field(o *batch.Options, name string) any {
 	switch name {
@@ -25,6 +25,10 @@ func field(o *batch.Options, name string) any {
 		return &o.CallbackURL
 	case "callback_mode":
 		return (*string)(&o.CallbackMode)
+	case "callback_events":
+		return &o.CallbackEvents
+	case "callback_headers":
+		return &o.CallbackHeaders
 	case "callback_page_bytes":
 		return &o.CallbackPageBytes
 	case "callback_page_items":
@@ -51,6 +55,13 @@ func optionProblem(name, code, format string, args ...any) batch.Problem {
 	}
 }
 
+// innerProblem is a problem with a part of an option.
+func innerProblem(name, part, code, format string, args ...any) batch.Problem {
+	p := optionProblem(name, code, format, args...)
+	p.Pointer = string(jsontext.Pointer(p.Pointer).AppendToken(clip(part)))
+	return p
+}
+
 // set sets an option to a JSON value, which is valid.
 func (s *submission) set(name string, v jsontext.Value) {
 	wrong := func(want string) {
@@ -71,6 +82,12 @@ func (s *submission) set(name string, v jsontext.Value) {
 			return
 		}
 		*to = s.pairs(name, v)
+	case *[]string:
+		if v.Kind() != '[' {
+			wrong(arrayForm)
+			return
+		}
+		*to = s.words(name, v)
 	default:
 		s.problems.add(optionProblem(name, "unknown_option", "there is no option %q", clip(name)))
 	}
@@ -108,14 +125,39 @@ func (s *submission) pairs(name string, v jsontext.Value) map[string]string {
 		key := unquote(k)
 		value, _ := d.ReadValue()
 		if value.Kind() != '"' {
-			p := optionProblem(name, "wrong_type", "the values of %s are strings", name)
-			p.Pointer = string(jsontext.Pointer(p.Pointer).AppendToken(clip(key)))
-			s.problems.add(p)
+			s.problems.add(innerProblem(name, key, "wrong_type", "the values of %s are strings", name))
 			continue
 		}
 		m[key] = unquote(value)
 	}
 	return m
+}
+
+// arrayForm is what an array looks like, to a client who wrote something else.
+const arrayForm = `an array of strings such as ["batch.progress"]`
+
+// mostWords is how many entries an array of strings has at most.
+const mostWords = 16
+
+// words reads a JSON array of strings, which is valid. None comes twice.
+func (s *submission) words(name string, v jsontext.Value) (list []string) {
+	d := jsontext.NewDecoder(bytes.NewReader(v))
+	_, _ = d.ReadToken()
+	for i := 0; d.PeekKind() != ']'; i++ {
+		value, _ := d.ReadValue()
+		switch {
+		case i == mostWords:
+			s.problems.add(optionProblem(name, "too_many", "%s has at most %d entries", name, mostWords))
+			return nil
+		case value.Kind() != '"':
+			s.problems.add(innerProblem(name, strconv.Itoa(i), "wrong_type", "the entries of %s are strings", name))
+		case slices.Contains(list, unquote(value)):
+			s.problems.add(innerProblem(name, strconv.Itoa(i), "repeated", "an entry of %s comes once", name))
+		default:
+			list = append(list, unquote(value))
+		}
+	}
+	return list
 }
 
 // unquote returns the text of a JSON string, which is valid.
@@ -124,8 +166,8 @@ func unquote(v jsontext.Value) string {
 	return string(b)
 }
 
-// setQuery sets the options from query parameters. Objects are JSON text, and
-// metadata.KEY=VALUE is a pair of metadata.
+// setQuery sets the options from query parameters. Objects and arrays are JSON
+// text, and metadata.KEY=VALUE is a pair of metadata.
 func (s *submission) setQuery(q url.Values) {
 	var pairs map[string]string
 	for _, name := range slices.Sorted(maps.Keys(q)) {
@@ -166,7 +208,11 @@ func (s *submission) setText(name, text string) {
 	default:
 		v := jsontext.Value(text)
 		if to != nil && !v.IsValid() {
-			s.problems.add(optionProblem(name, "invalid_json", "%s is JSON text, and this is not valid", name))
+			form := "an object of strings"
+			if _, ok := to.(*[]string); ok {
+				form = arrayForm
+			}
+			s.problems.add(optionProblem(name, "invalid_json", "%s is JSON text, %s, and this is not valid", name, form))
 			return
 		}
 		s.set(name, v)

@@ -35,6 +35,9 @@ func (s *submission) settle() {
 	if s.options.Processor == "" {
 		ps = append(ps, optionProblem("processor", "required", "processor is required: the server has no default"))
 	}
+	if len(s.options.CallbackHeaders) > 0 && s.options.CallbackURL == "" && !s.problems.has(optionProblem("callback_url", "", "")) {
+		ps = append(ps, optionProblem("callback_headers", "needs_callback_url", "callback_headers go with a callback_url: give one, or leave the headers out"))
+	}
 	// An option that could not be read is not there; that was its fault once.
 	ps = slices.DeleteFunc(ps, s.problems.has)
 	// The server judges only what is well formed.

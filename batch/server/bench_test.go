@@ -48,26 +48,37 @@ func items(n int) []byte {
 // start runs a server for the length of a benchmark and returns its address.
 func start(tb testing.TB, o server.Options) string {
 	tb.Helper()
-	o.Listen, o.Dev, o.Store = "127.0.0.1:0", true, filepath.Join(tb.TempDir(), "callbatch.db")
+	o.Store = filepath.Join(tb.TempDir(), "callbatch.db")
+	base, _ := launch(tb, o)
+	return base
+}
+
+// launch runs a server over o.Store and returns its address and what stops it,
+// which returns when all that was under way is on the disk. It is stopped with
+// the benchmark at the latest.
+func launch(tb testing.TB, o server.Options) (base string, stop func()) {
+	tb.Helper()
+	o.Listen, o.Dev = "127.0.0.1:0", true
 	o.Limits.MinFree, o.Limits.MinWork = 64<<20, 16<<20
 	ready := make(chan net.Addr, 1)
 	o.Ready = func(a net.Addr) { ready <- a }
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- server.Run(ctx, o) }()
-	tb.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			tb.Error(err)
 		}
 	})
+	tb.Cleanup(stop)
 	select {
 	case a := <-ready:
-		return "http://" + a.String()
+		return "http://" + a.String(), stop
 	case err := <-done:
 		done <- nil
 		tb.Fatal(err)
-		return ""
+		return "", nil
 	}
 }
 

@@ -19,7 +19,7 @@ type Processor = engine.Processor
 type Options struct {
 	Listen    string // address to listen on; default "127.0.0.1:8080"; port 0 picks a free one
 	Store     string // path of the store file; default "callbatch.db"
-	PublicURL string // how the world reaches this server: kept with every batch, for links
+	PublicURL string // how the world reaches this server: kept with every batch, for links; default none, with Dev the listener's own
 
 	// Dev is for trying things on one's own machine: no key is needed, the
 	// listener must be on loopback, callbacks may go to loopback over http,
@@ -67,7 +67,7 @@ type Callbacks struct {
 	PageItems int             // default of callback_page_items; 256
 	Hold      time.Duration   // longest wait of the terminal message for the others; default 60 s
 	PerHost   int             // most attempts in flight to one tenant and host; default 64
-	InFlight  int             // most attempts in flight in all; default 256
+	InFlight  int             // most attempts in flight in all, a file descriptor each; default 512
 }
 
 func (o Options) withDefaults() Options {
@@ -87,6 +87,6 @@ func (o Options) withDefaults() Options {
 		o.Version = "dev"
 	}
 	o.Callbacks.PerHost = cmp.Or(o.Callbacks.PerHost, 64)
-	o.Callbacks.InFlight = cmp.Or(o.Callbacks.InFlight, 256)
+	o.Callbacks.InFlight = cmp.Or(o.Callbacks.InFlight, 512)
 	return o
 }

@@ -51,7 +51,9 @@ type server struct {
 	engine   *engine.Engine
 	http     *http.Server
 	listener net.Listener
+	links    batch.Links
 	draining atomic.Bool
+	stopping chan struct{} // closed with the first stop signal
 }
 
 // start opens what can fail; what it opened it closes again if the rest
@@ -65,8 +67,10 @@ func start(ctx context.Context, o Options) (_ *server, err error) {
 	if o.DefaultProcessor != "" && o.Processors[o.DefaultProcessor].Do == nil {
 		return nil, fmt.Errorf("default_processor: there is no processor %q", o.DefaultProcessor)
 	}
-	s := &server{o: o, disk: &disk{dir: filepath.Dir(o.Store), minFree: o.Limits.MinFree, minWork: o.Limits.MinWork}}
-	if s.store, err = storage.Open(ctx, o.Store, storage.Options{Hold: o.Callbacks.Hold, Logger: o.Logger}); err != nil {
+	s := &server{o: o, stopping: make(chan struct{}), disk: &disk{dir: filepath.Dir(o.Store), minFree: o.Limits.MinFree, minWork: o.Limits.MinWork}}
+	if s.store, err = storage.Open(ctx, o.Store, storage.Options{
+		Terms: batch.Terms{Hold: o.Callbacks.Hold, Window: o.Callbacks.Window}, Logger: o.Logger,
+	}); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -76,6 +80,9 @@ func start(ctx context.Context, o Options) (_ *server, err error) {
 	}()
 	keys, err := s.keys(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if s.links.Key, err = s.store.LinkKey(ctx); err != nil {
 		return nil, err
 	}
 	if s.listener, err = net.Listen("tcp", o.Listen); err != nil {
@@ -136,16 +143,30 @@ func (s *server) policy() *guard.Policy {
 func (s *server) handler(keys *access.Keys, policy *guard.Policy, m *metrics.Metrics) http.Handler {
 	o := s.o
 	return api.New(api.Options{
-		Store: s.cautious(), Keys: keys, Processors: s.processors, DefaultProcessor: o.DefaultProcessor,
-		CheckCallback: func(raw string) error { _, err := policy.CheckURL(raw); return err },
+		Store: s.cautious(), Keys: keys, Processors: s.processors, HasProcessor: s.hasProcessor, DefaultProcessor: o.DefaultProcessor,
+		CheckCallback: func(raw string) error { _, err := policy.CheckURL(raw); return err }, CheckHeaders: callback.CheckHeaders,
+		Test: s.engine.Test, Links: s.links, Stopping: s.stopping,
 		Limits: intake.Options{
 			Items: o.Limits.Items, ItemBytes: o.Limits.ItemBytes, Body: o.Limits.Body, Ratio: o.Limits.Ratio,
 			Dir: filepath.Dir(o.Store),
 		},
-		PageBytes: o.Callbacks.PageBytes, PageItems: o.Callbacks.PageItems, BaseURL: o.PublicURL,
+		PageBytes: o.Callbacks.PageBytes, PageItems: o.Callbacks.PageItems, BaseURL: s.publicURL(),
 		Accepting: s.accepting, Ready: func() bool { return !s.draining.Load() },
 		Metrics: m.Handler(), Observe: m.Request, Logger: o.Logger,
 	})
+}
+
+func (s *server) hasProcessor(name string) bool {
+	_, ok := s.o.Processors[name]
+	return ok
+}
+
+// publicURL returns how the world reaches this server, if that is known.
+func (s *server) publicURL() string {
+	if s.o.PublicURL == "" && s.o.Dev { // the world is this machine
+		return "http://" + s.listener.Addr().String()
+	}
+	return s.o.PublicURL
 }
 
 func (s *server) processors() []api.Processor {
@@ -189,6 +210,7 @@ func (s *server) run(ctx context.Context) error {
 		failure = fmt.Errorf("listener: %w", err)
 	}
 	s.draining.Store(true)
+	close(s.stopping)
 	stop()
 	failure = errors.Join(failure, <-engineDone)
 	s.sender.Close()

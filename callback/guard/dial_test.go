@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -22,13 +23,12 @@ func TestDialJudgesEveryAddressOfAName(t *testing.T) {
 	listener := listen(t, "127.0.0.1:0")
 	dialer := guard.Dialer{
 		Policy: &guard.Policy{AnyPort: true, Allow: prefixes("127.0.0.1/32")},
-		Resolver: nameserver(t, map[string][][]string{
+		Resolver: nameserver(t, nil, map[string][][]string{
 			"good.example.":       {{"127.0.0.1"}},
 			"bad.example.":        {{"10.0.0.1"}},
 			"mixed.example.":      {{"127.0.0.1", "10.0.0.1"}},
 			"mixed-v6.example.":   {{"127.0.0.1", "fd00::1"}},
 			"nat64.example.":      {{"127.0.0.1", "64:ff9b::a00:1"}},
-			"rebinding.example.":  {{"127.0.0.1"}, {"127.0.0.2"}},
 			"metadata.example.":   {{"169.254.169.254"}},
 			"alias.example.":      {{"good.example."}},
 			"bad-alias.example.":  {{"bad.example."}},
@@ -49,11 +49,8 @@ func TestDialJudgesEveryAddressOfAName(t *testing.T) {
 			t.Errorf("%s: %v", host, err)
 		}
 	}
-	if err := dial("rebinding.example"); err != nil {
-		t.Errorf("the first answer is fine, yet: %v", err)
-	}
-	reached := listener.accepted(8)
-	for _, host := range []string{"bad.example", "mixed.example", "mixed-v6.example", "nat64.example", "rebinding.example", "bad-alias.example", "chain.example", "127.0.0.2", "::1"} {
+	reached := listener.accepted(7)
+	for _, host := range []string{"bad.example", "mixed.example", "mixed-v6.example", "nat64.example", "bad-alias.example", "chain.example", "127.0.0.2", "::1"} {
 		wantRefusal(t, host, dial(host), guard.Address, "callbacks.allow")
 	}
 	wantRefusal(t, "metadata.example", dial("metadata.example"), guard.Metadata, "callbacks.allow")
@@ -64,6 +61,62 @@ func TestDialJudgesEveryAddressOfAName(t *testing.T) {
 	}
 	if now := listener.accepted(reached); now != reached {
 		t.Errorf("a refused dial reached the listener: %d connections, want %d", now, reached)
+	}
+}
+
+// A name that means another address each time it is looked up is judged by the
+// one lookup whose answer is dialled; there is no second.
+func TestRebindingGainsNothing(t *testing.T) {
+	listener, asked := listen(t, "127.0.0.1:0"), make(chan string, 100)
+	policy := &guard.Policy{AnyPort: true, Allow: prefixes("127.0.0.1/32")}
+	zone := map[string][][]string{}
+	for i, bad := range []string{"127.0.0.2", "10.0.0.1", "169.254.169.254", "168.63.129.16", "::1", "fd00:ec2::254", "64:ff9b::169.254.169.254", "::ffff:10.0.0.1"} {
+		zone["good-then-bad-"+strconv.Itoa(i)+".example."] = [][]string{{"127.0.0.1"}, {bad}}
+		zone["bad-then-good-"+strconv.Itoa(i)+".example."] = [][]string{{bad}, {"127.0.0.1"}}
+	}
+	dialer := guard.Dialer{Policy: policy, Resolver: nameserver(t, asked, zone)}
+	reached := 0
+	for name := range zone {
+		host := strings.TrimSuffix(name, ".") + ":" + listener.port
+		if _, err := policy.CheckURL("https://" + host + "/"); err != nil {
+			t.Errorf("%s: a name is judged when it is dialled, yet: %v", host, err)
+		}
+		for turn := range 2 {
+			conn, err := dialer.DialContext(t.Context(), "tcp", host)
+			if good := strings.HasPrefix(name, "good") == (turn == 0); good {
+				if err != nil {
+					t.Fatalf("%s: %v", host, err)
+				}
+				conn.Close()
+				reached++
+			} else if refusal := (*guard.Refusal)(nil); !errors.As(err, &refusal) {
+				t.Errorf("%s: %v, want it refused", host, err)
+			}
+			if questions := []string{<-asked, <-asked}; len(asked) != 0 || questions[0] == questions[1] {
+				t.Errorf("%s: asked %v and %d more; want one A and one AAAA", host, questions, len(asked))
+			}
+		}
+	}
+	if got := listener.accepted(reached); got != reached {
+		t.Errorf("%d connections, want %d", got, reached)
+	}
+}
+
+func TestNoNameReachesOurOwnListener(t *testing.T) {
+	listener := listen(t, "127.0.0.1:0")
+	for _, bound := range []string{"127.0.0.1:", "0.0.0.0:", "[::]:"} {
+		policy := &guard.Policy{AnyPort: true, Allow: prefixes("127.0.0.0/8", "0.0.0.0/32")}
+		policy.SetSelf(netip.MustParseAddrPort(bound + listener.port))
+		dialer := guard.Dialer{Policy: policy, Resolver: nameserver(t, nil, map[string][][]string{
+			"own.example.": {{"127.0.0.1"}}, "mapped.example.": {{"::ffff:127.0.0.1"}}, "unspecified.example.": {{"0.0.0.0"}}, "mixed.example.": {{"127.0.0.9", "127.0.0.1"}},
+		})}
+		for _, host := range []string{"127.0.0.1", "localhost", "api.localhost", "0.0.0.0", "own.example", "mapped.example", "unspecified.example", "mixed.example"} {
+			_, err := dialer.DialContext(t.Context(), "tcp", net.JoinHostPort(host, listener.port))
+			wantRefusal(t, bound+" "+host, err, guard.OwnListener, "")
+		}
+	}
+	if got := listener.accepted(0); got != 0 {
+		t.Errorf("%d connections", got)
 	}
 }
 
@@ -96,7 +149,7 @@ func TestDialTriesTheNextAddress(t *testing.T) {
 	listener := listen(t, "127.0.0.2:0")
 	dialer := guard.Dialer{
 		Policy:   &guard.Policy{AnyPort: true, Allow: prefixes("127.0.0.0/8")},
-		Resolver: nameserver(t, map[string][][]string{"two.example.": {{"127.0.0.1", "127.0.0.2"}}, "dead.example.": {{"127.0.0.1", "127.0.0.3"}}}),
+		Resolver: nameserver(t, nil, map[string][][]string{"two.example.": {{"127.0.0.1", "127.0.0.2"}}, "dead.example.": {{"127.0.0.1", "127.0.0.3"}}}),
 	}
 	conn, err := dialer.DialContext(t.Context(), "tcp", "two.example:"+listener.port)
 	if err != nil {
@@ -205,8 +258,8 @@ func (c *counter) accepted(n int) int {
 
 // nameserver serves a zone over UDP: for each name its answers, one for each
 // time it is asked, the last one for ever, with a TTL of 0. An answer that is
-// not an address is an alias.
-func nameserver(t *testing.T, zone map[string][][]string) *net.Resolver {
+// not an address is an alias. Questions go to asked, if there is one.
+func nameserver(t *testing.T, asked chan<- string, zone map[string][][]string) *net.Resolver {
 	t.Helper()
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -215,13 +268,17 @@ func nameserver(t *testing.T, zone map[string][][]string) *net.Resolver {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		asked, buf := map[string]int{}, make([]byte, 1500)
+		turns, buf := map[string]int{}, make([]byte, 1500)
 		for {
 			n, from, err := conn.ReadFrom(buf)
 			if err != nil {
 				return
 			}
-			if reply, ok := answer(buf[:n], zone, asked); ok {
+			question, reply, ok := answer(buf[:n], zone, turns)
+			if asked != nil {
+				asked <- question
+			}
+			if ok {
 				conn.WriteTo(reply, from)
 			}
 		}
@@ -232,25 +289,23 @@ func nameserver(t *testing.T, zone map[string][][]string) *net.Resolver {
 	}}
 }
 
-func answer(query []byte, zone map[string][][]string, asked map[string]int) ([]byte, bool) {
+func answer(query []byte, zone map[string][][]string, turns map[string]int) (question string, reply []byte, ok bool) {
 	var msg dnsmessage.Message
 	if msg.Unpack(query) != nil || len(msg.Questions) != 1 {
-		return nil, false
+		return "", nil, false
 	}
 	q := msg.Questions[0]
 	name := strings.ToLower(q.Name.String())
-	answers, known := zone[name]
+	question = name + " " + q.Type.String()
 	msg.Response, msg.Additionals = true, nil
-	if !known {
+	if answers, known := zone[name]; known {
+		msg.Answers = records(q.Name, answers[min(turns[question], len(answers)-1)], zone)
+		turns[question]++
+	} else {
 		msg.RCode = dnsmessage.RCodeNameError
-		reply, err := msg.Pack()
-		return reply, err == nil
 	}
-	turn := min(asked[name+q.Type.String()], len(answers)-1)
-	asked[name+q.Type.String()]++
-	msg.Answers = records(q.Name, answers[turn], zone)
 	reply, err := msg.Pack()
-	return reply, err == nil
+	return question, reply, err == nil
 }
 
 // records returns A, AAAA and CNAME records, aliases followed.

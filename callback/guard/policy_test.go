@@ -3,6 +3,7 @@ package guard_test
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -30,11 +31,30 @@ func TestOnlyGloballyRoutableAddressesArePermitted(t *testing.T) {
 	} {
 		wantRefusal(t, text, new(guard.Policy).Permit(at(text, 443)), guard.Address, "callbacks.allow")
 	}
-	for _, text := range []string{"169.254.169.254", "168.63.129.16", "100.100.100.200", "192.0.0.192", "169.254.170.2", "fd00:ec2::254", "fd20:ce::254"} {
-		wantRefusal(t, text, new(guard.Policy).Permit(at(text, 80)), guard.Metadata, "callbacks.allow")
-	}
 	wantRefusal(t, "zone", new(guard.Policy).Permit(at("fe80::1%eth0", 443)), guard.Zone, "")
 	wantRefusal(t, "no address", new(guard.Policy).Permit(netip.AddrPortFrom(netip.Addr{}, 443)), guard.Malformed, "")
+}
+
+func TestMetadataServicesAreReachedByTheirOwnAddressOnly(t *testing.T) {
+	around := &guard.Policy{Allow: prefixes("0.0.0.0/0", "::/0")}
+	for _, text := range []string{
+		"169.254.169.254", "169.254.170.2", "169.254.170.23", "168.63.129.16", "100.100.100.200", "169.254.0.23", "192.0.0.192", "169.254.42.42",
+		"fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "fd00:42::42", "fe80::a9fe:a9fe",
+	} {
+		addr := netip.MustParseAddr(text)
+		wantRefusal(t, text, new(guard.Policy).Permit(at(text, 80)), guard.Metadata, "callbacks.allow")
+		wantRefusal(t, text, around.Permit(at(text, 80)), guard.Metadata, "callbacks.allow")
+		named := &guard.Policy{Allow: []netip.Prefix{netip.PrefixFrom(addr, addr.BitLen())}}
+		if err := named.Permit(at(text, 80)); err != nil {
+			t.Errorf("%s is allowed by name, yet: %v", text, err)
+		}
+		if !addr.Is4() {
+			continue
+		}
+		for _, name := range []string{"IPv4-mapped", "NAT64"} {
+			wantRefusal(t, name+" "+text, around.Permit(netip.AddrPortFrom(wrappings[name](addr), 80)), guard.Metadata, "callbacks.allow")
+		}
+	}
 }
 
 // Dozzle's webhook guard trusted net.IP.IsPrivate and its kin, which look past
@@ -105,6 +125,37 @@ func TestWrappedAddressesInheritTheVerdictOrAreRefused(t *testing.T) {
 			if got := new(guard.Policy).Permit(netip.AddrPortFrom(wrap(inner), 443)) == nil; got != want {
 				t.Errorf("%s wrapped as %s: permitted %t, want %t", inner, name, got, want)
 			}
+		}
+	})
+}
+
+func TestOnlyGlobalUnicastIsPermitted(t *testing.T) {
+	var (
+		unicast = netip.MustParsePrefix("2000::/3")
+		inherit = prefixes("::ffff:0:0/96", "64:ff9b::/96")
+		never   = prefixes("2002::/16", "2001::/32", "2001:db8::/32", "3fff::/20")
+		drawn   = append(append(prefixes("::/0", "::/8", "::/64", "::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "64:ff9b::/32", "fc00::/7", "fe80::/9", "ff00::/8"), inherit...), never...)
+	)
+	within := func(addr netip.Addr, nets []netip.Prefix) bool {
+		return slices.ContainsFunc(nets, func(n netip.Prefix) bool { return n.Contains(addr) })
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		b := [16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "address"))
+		prefix := rapid.SampledFrom(drawn).Draw(t, "prefix")
+		head := prefix.Addr().As16()
+		for i := range prefix.Bits() {
+			mask := byte(0x80) >> (i % 8)
+			b[i/8] = b[i/8]&^mask | head[i/8]&mask
+		}
+		addr := netip.AddrFrom16(b)
+		permitted := new(guard.Policy).Permit(netip.AddrPortFrom(addr, 443)) == nil
+		switch inner := netip.AddrFrom4([4]byte(b[12:])); {
+		case within(addr, inherit):
+			if want := new(guard.Policy).Permit(netip.AddrPortFrom(inner, 443)) == nil; permitted != want {
+				t.Errorf("%s: permitted %t, %s inside it %t", addr, permitted, inner, want)
+			}
+		case permitted && (!unicast.Contains(addr) || within(addr, never)):
+			t.Errorf("%s is permitted", addr)
 		}
 	})
 }

@@ -48,11 +48,11 @@ func Verify(header http.Header, body []byte, now time.Time, tolerance time.Durat
 		*h.value = v
 	}
 
-	unix, err := strconv.ParseInt(stamp, 10, 64)
-	if err != nil || unix < 0 || unix > maxUnix {
-		return ErrBadTimestamp
+	sent, err := parseTime(stamp)
+	if err != nil {
+		return err
 	}
-	if err := checkTime(time.Unix(unix, 0), now, tolerance); err != nil {
+	if err := checkTime(sent, now, tolerance); err != nil {
 		return err
 	}
 	matched, err := matches(signatures, signedHead(id, stamp), body, secrets)
@@ -73,6 +73,17 @@ func single(header http.Header, name string) (string, error) {
 	}
 }
 
+func parseTime(stamp string) (time.Time, error) {
+	switch unix, err := strconv.ParseInt(stamp, 10, 64); {
+	case err != nil || unix < 0:
+		return time.Time{}, ErrBadTimestamp
+	case unix > maxUnix:
+		return time.Time{}, fmt.Errorf("%w: it looks like milliseconds or less", ErrBadTimestamp)
+	default:
+		return time.Unix(unix, 0), nil
+	}
+}
+
 func checkTime(sent, now time.Time, tolerance time.Duration) error {
 	if tolerance < 0 {
 		return nil
@@ -82,9 +93,9 @@ func checkTime(sent, now time.Time, tolerance time.Duration) error {
 	}
 	switch age := now.Sub(sent); {
 	case age > tolerance:
-		return fmt.Errorf("%w: sent more than %s ago", ErrTooOld, tolerance)
+		return fmt.Errorf("%w: sent %s ago, %s is allowed", ErrTooOld, age.Round(time.Second), tolerance)
 	case age < -tolerance:
-		return fmt.Errorf("%w: sent more than %s ahead of this clock", ErrTooNew, tolerance)
+		return fmt.Errorf("%w: sent %s ahead of this clock, %s is allowed", ErrTooNew, -age.Round(time.Second), tolerance)
 	}
 	return nil
 }
@@ -125,8 +136,24 @@ func explain(header http.Header, body []byte, signatures string) error {
 	if versions == 0 {
 		return fmt.Errorf("%w: %w", ErrNoMatch, ErrNoVersion)
 	}
-	if d := header.Get(HeaderDigest); d != "" && d != ContentDigest(body) {
+	if agrees, known := CheckDigest(header, body); known && !agrees {
 		return fmt.Errorf("%w: %w", ErrNoMatch, ErrBodyChanged)
 	}
 	return ErrNoMatch
+}
+
+// CheckDigest reports whether body is the one content-digest describes. It is
+// not known where the header has no sha-256, and proves nothing of the sender.
+func CheckDigest(header http.Header, body []byte) (agrees, known bool) {
+	want := ContentDigest(body)
+	algorithm, _, _ := strings.Cut(want, ":")
+	for _, list := range header.Values(HeaderDigest) {
+		for member := range strings.SplitSeq(list, ",") {
+			member = strings.TrimSpace(member)
+			if strings.HasPrefix(member, algorithm+":") {
+				agrees, known = member == want, true // RFC 8941: the last one counts
+			}
+		}
+	}
+	return agrees, known
 }

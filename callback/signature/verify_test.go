@@ -60,6 +60,7 @@ func TestVerify(t *testing.T) {
 		"signatures without a version":           {alter: edit(func(s string) string { return strings.ReplaceAll(s, "v1,", "") }), want: signature.ErrNoVersion},
 		"signatures joined by commas":            {alter: edit(func(s string) string { return strings.ReplaceAll(s, " ", ",") }), want: signature.ErrCommaList},
 		"signature cut short":                    {alter: edit(func(s string) string { return s[:20] }), want: signature.ErrNoMatch},
+		"another body, digest of another kind":   {body: "{}", alter: set(signature.HeaderDigest, "sha-512=:AAAA:"), want: signature.ErrNoMatch, not: signature.ErrBodyChanged},
 		"signature of an empty key on no secret": {secrets: nil, alter: edit(func(string) string { return "v1," }), want: signature.ErrNoMatch},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -86,6 +87,54 @@ func TestVerify(t *testing.T) {
 			}
 			if tc.not != nil && errors.Is(err, tc.not) {
 				t.Errorf("Verify = %v, which must not be %v", err, tc.not)
+			}
+		})
+	}
+}
+
+func TestVerifySaysByHowMuchTheTimeIsWrong(t *testing.T) {
+	sent, body, secret := time.Unix(1_780_000_000, 0), []byte("{}"), signature.NewSecret()
+	for name, tc := range map[string]struct {
+		stamp string
+		now   time.Time
+		says  string
+	}{
+		"old":          {"1780000000", sent.Add(2 * time.Hour), "sent 2h0m0s ago, 5m0s is allowed"},
+		"ahead":        {"1780000000", sent.Add(-time.Hour), "sent 1h0m0s ahead of this clock, 5m0s is allowed"},
+		"milliseconds": {"1780000000000", sent, "looks like milliseconds"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			header := message("msg_1", sent, body, secret)
+			header.Set(signature.HeaderTimestamp, tc.stamp)
+			if err := signature.Verify(header, body, tc.now, 0, secret); err == nil || !strings.Contains(err.Error(), tc.says) {
+				t.Errorf("Verify = %v, want an error that says %q", err, tc.says)
+			}
+		})
+	}
+}
+
+func TestCheckDigest(t *testing.T) {
+	body := []byte("{}")
+	good, other := signature.ContentDigest(body), signature.ContentDigest([]byte("[]"))
+	for name, tc := range map[string]struct {
+		values        []string
+		agrees, known bool
+	}{
+		"none":                {},
+		"this body's":         {[]string{good}, true, true},
+		"another body's":      {[]string{other}, false, true},
+		"another kind":        {[]string{"sha-512=:AAAA:"}, false, false},
+		"two kinds in one":    {[]string{"sha-512=:AAAA:, " + good}, true, true},
+		"two kinds, another":  {[]string{"sha-512=:AAAA:", other}, false, true},
+		"not a digest at all": {[]string{"sha-256"}, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			header := http.Header{}
+			for _, v := range tc.values {
+				header.Add(signature.HeaderDigest, v)
+			}
+			if agrees, known := signature.CheckDigest(header, body); agrees != tc.agrees || known != tc.known {
+				t.Errorf("CheckDigest = %v, %v; want %v, %v", agrees, known, tc.agrees, tc.known)
 			}
 		})
 	}

@@ -180,6 +180,20 @@ func (v *victim) kill() {
 	}
 }
 
+// doom says that the server will kill itself, and waits until it has.
+func (v *victim) doom(ctx context.Context) error {
+	v.mu.Lock()
+	v.killed = true
+	gone := v.gone
+	v.mu.Unlock()
+	select {
+	case <-gone:
+		return v.ended()
+	case <-ctx.Done():
+		return fmt.Errorf("it lives on: %w", ctx.Err())
+	}
+}
+
 // terminate asks the server to stop gently, and does not wait.
 func (v *victim) terminate() {
 	v.mu.Lock()

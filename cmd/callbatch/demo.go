@@ -44,6 +44,7 @@ type demo struct {
 	hooks    string // of the receiver
 	client   *client.Client
 	receiver *receiver
+	audience *audience
 	down     chan error    // gets what the server ended with
 	ended    chan struct{} // closed when the batch's last word was acknowledged
 }
@@ -65,13 +66,14 @@ func runDemo(ctx context.Context, w *world, exit bool) (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
 	d := &demo{screen: newScreen(w), down: make(chan error, 1), ended: make(chan struct{})}
-	d.receiver = &receiver{seen: d.arrived}
-	hooks, hangUp, err := d.receiver.listen()
+	d.audience = &audience{seen: d.arrived}
+	d.receiver = &receiver{answer: d.audience.answer}
+	hooks, err := d.receiver.listen("127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, hangUp()) }()
-	d.hooks = hooks
+	defer func() { err = errors.Join(err, hooks.stop()) }()
+	d.hooks = hooks.url()
 	stop, err := d.serve(ctx, filepath.Join(dir, "demo.db"))
 	if err != nil {
 		return err
@@ -161,7 +163,7 @@ func (d *demo) judge(ctx context.Context, id string) error {
 		return fmt.Errorf("read the results: %w", err)
 	}
 	d.screen.results(results)
-	a := audit{arrivals: d.receiver.all(), batch: b, results: results}
+	a := audit{arrivals: d.audience.all(), batch: b, results: results}
 	wrong := a.run()
 	d.screen.judgement(a, wrong)
 	if len(wrong) > 0 {
@@ -176,7 +178,8 @@ func (d *demo) shareSecret(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the signing secret: %w", err)
 	}
-	d.receiver.secret, err = signature.ParseSecret(text)
+	secret, err := signature.ParseSecret(text)
+	d.receiver.secrets = []signature.Secret{secret}
 	return err
 }
 

@@ -1,15 +1,14 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/callbatch/callbatch/batch"
@@ -17,23 +16,22 @@ import (
 	"github.com/callbatch/callbatch/callback/signature"
 )
 
-// A receiver is what a user of webhooks writes: it verifies each, remembers
-// what it has seen, and answers. To show a retry it turns the first one away.
+// A receiver is what a user of webhooks writes: it verifies each before it
+// believes any of it.
 type receiver struct {
-	secret signature.Secret
-	seen   func(arrival) // called once for each request, one at a time
-
-	mu       sync.Mutex
-	arrivals []arrival
+	secrets    []signature.Secret
+	unverified bool // signatures are not looked at
+	answer     func(http.ResponseWriter, *http.Request, arrival)
 }
 
 // An arrival is one attempt at one message, as it was received.
 type arrival struct {
 	ID      string // webhook-id: the same on every attempt
-	Attempt int
+	Attempt int    // 0: not said
 	Event   event
 	Body    []byte
 	Bad     error // why the signature is not good, if it is not
+	Strange error // why the body is not an event as Callbatch sends it, if it is not
 	Status  int   // how it was answered
 }
 
@@ -56,6 +54,11 @@ type event struct {
 const mostWebhook = batch.MaxPageBytes
 
 func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if req.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		http.Error(w, "webhooks are sent with POST", http.StatusMethodNotAllowed)
+		return
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, mostWebhook))
 	if err != nil {
 		http.Error(w, "the body cannot be read", http.StatusBadRequest)
@@ -63,52 +66,59 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	a := arrival{ID: req.Header.Get(signature.HeaderID), Body: body}
 	a.Attempt, _ = strconv.Atoi(req.Header.Get("callbatch-attempt")) // only shown
-	a.Bad = signature.Verify(req.Header, body, time.Now(), 0, r.secret)
+	if !r.unverified {
+		a.Bad = signature.Verify(req.Header, body, time.Now(), 0, r.secrets...)
+	}
 	if a.Bad == nil {
-		a.Bad = json.Unmarshal(body, &a.Event)
+		a.Strange = json.Unmarshal(body, &a.Event)
 	}
-	w.WriteHeader(r.answer(&a))
+	r.answer(w, req, a)
 }
 
-// answer decides about an arrival and remembers it.
-func (r *receiver) answer(a *arrival) int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch {
-	case a.Bad != nil:
-		a.Status = http.StatusUnauthorized
-	case len(r.arrivals) == 0:
-		a.Status = http.StatusServiceUnavailable
-	default:
-		a.Status = http.StatusNoContent
-	}
-	r.arrivals = append(r.arrivals, *a)
-	r.seen(*a)
-	return a.Status
+// A listening is a receiver that can be reached.
+type listening struct {
+	addr   net.Addr
+	server *http.Server
+	ended  chan error // gets what the server ended with
 }
 
-// all returns what has arrived so far, in order.
-func (r *receiver) all() []arrival {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Clone(r.arrivals)
-}
-
-// listen serves r on a free port of the loopback until stop, which waits.
-func (r *receiver) listen() (url string, stop func() error, err error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// listen serves r on address until stop.
+func (r *receiver) listen(address string) (*listening, error) {
+	socket, err := net.Listen("tcp", address)
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	s := &http.Server{Handler: r, ReadHeaderTimeout: 5 * time.Second}
-	done := make(chan error, 1)
-	go func() { done <- s.Serve(l) }()
-	stop = func() error {
-		err := s.Close()
-		if served := <-done; !errors.Is(served, http.ErrServerClosed) {
-			err = errors.Join(err, served)
-		}
-		return err
+	l := &listening{addr: socket.Addr(), ended: make(chan error, 1)}
+	l.server = &http.Server{
+		Handler:           r,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		MaxHeaderBytes:    64 << 10,
 	}
-	return fmt.Sprintf("http://%s/hooks", l.Addr()), stop, nil
+	go func() { l.ended <- l.server.Serve(socket) }()
+	return l, nil
+}
+
+// url is where webhooks are to be sent, seen from this machine.
+func (l *listening) url() string {
+	a := l.addr.(*net.TCPAddr)
+	if a.IP.IsUnspecified() {
+		return fmt.Sprintf("http://127.0.0.1:%d/hooks", a.Port)
+	}
+	return fmt.Sprintf("http://%s/hooks", a)
+}
+
+// stop takes no more webhooks, gives those being answered five seconds, and
+// waits for the server's end.
+func (l *listening) stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	err := l.server.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = l.server.Close()
+	}
+	if served := <-l.ended; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
+	return err
 }

@@ -13,9 +13,10 @@ import (
 	"github.com/callbatch/callbatch/callback/signature"
 )
 
-func TestReceiver(t *testing.T) {
+func TestAudience(t *testing.T) {
 	ours, others := signature.NewSecret(), signature.NewSecret()
-	r := &receiver{secret: ours, seen: func(arrival) {}}
+	a := &audience{seen: func(arrival) {}}
+	r := &receiver{secrets: []signature.Secret{ours}, answer: a.answer}
 	post := func(id string, by signature.Secret, body string) int {
 		now := time.Now()
 		req := httptest.NewRequest(http.MethodPost, "/hooks", bytes.NewBufferString(body))
@@ -37,7 +38,7 @@ func TestReceiver(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("answers to the first, the same again, a stranger's, no JSON, too much (-want +got):\n%s", diff)
 	}
-	if n := len(r.all()); n != 4 {
+	if n := len(a.all()); n != 4 {
 		t.Errorf("%d arrivals were kept, want the 4 that could be read", n)
 	}
 }

@@ -33,6 +33,9 @@ func TestMain(m *testing.M) {
 //	stop               stop it and check that it ends well
 //	receiver           start a receiver of webhooks; RECEIVER is where
 //	arrived TYPE N     wait until N messages of this type have been received
+//	listener [FLAG…]   start callbatch listen and wait until it listens; LISTENER
+//	                   is where, listen.out what it shows
+//	heard REGEXP       wait until the listener has shown a line like this
 //	upstream           start a service whose answers take for ever, but under
 //	                   /hello, where there is nothing; UPSTREAM is where
 //	expand FILE        put the values of variables into a file
@@ -52,6 +55,8 @@ func TestScripts(t *testing.T) {
 			"stop":     cmdStop,
 			"receiver": cmdReceiver,
 			"arrived":  cmdArrived,
+			"listener": cmdListener,
+			"heard":    cmdHeard,
 			"upstream": cmdUpstream,
 			"expand":   cmdExpand,
 			"code":     cmdCode,

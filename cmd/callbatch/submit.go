@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +30,8 @@ The file's name says what is in it: .ndjson or .jsonl is one item a line, .json
 is an object with "items" and with the options beside them; each may be
 compressed (.gz). --type says it where there is no name.
 
+The options that flags give travel in the URL, which a proxy in between may log.
+
 The server gives up on a body, with 408, that stops for 30 seconds or comes at
 less than 256 bytes a second. Let a slow command write a file first, and send
 that.`,
@@ -41,6 +44,10 @@ that.`,
 	output := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := s.complete(args[0]); err != nil {
+			return err
+		}
+		var err error
+		if s.options.CallbackHeaders, err = s.headers.read(w); err != nil {
 			return err
 		}
 		c, err := connect(w)
@@ -58,6 +65,7 @@ type submission struct {
 	media    media
 	flags    *pflag.FlagSet // those of the options
 	options  batch.Options
+	headers  headerFlags
 	metadata []string
 	typ      string
 	wait     bool
@@ -69,7 +77,9 @@ func (s *submission) register(f *pflag.FlagSet) {
 	s.flags = pflag.NewFlagSet("options", pflag.ContinueOnError)
 	s.flags.StringVar(&o.Processor, "processor", "", "`name` of the processor (default the server's)")
 	s.flags.StringVar(&o.CallbackURL, "callback-url", "", "`url` the results are sent to")
-	s.flags.StringVar((*string)(&o.CallbackMode), "callback-mode", "", "results (in the webhooks, the default) or summary (only counts)")
+	s.flags.StringVar((*string)(&o.CallbackMode), "callback-mode", "", "results (in the webhooks, the default), summary (only counts) or pull (see messages --feed)")
+	s.flags.StringArrayVar(&o.CallbackEvents, "callback-event", nil, "`event` to be told besides the end: batch.progress; may be repeated")
+	s.headers.register(s.flags)
 	s.flags.Var((*sizeFlag)(&o.CallbackPageBytes), "callback-page-bytes", "most bytes of one webhook, such as 96KiB")
 	s.flags.IntVar(&o.CallbackPageItems, "callback-page-items", 0, "most results in one webhook")
 	s.flags.StringVar(&o.IDField, "id-field", "", "JSON `pointer` to your own id in each item, such as /order_id")
@@ -94,8 +104,13 @@ func (s *submission) complete(file string) error {
 	if s.media, known = mediaOf(name); !known {
 		return usagef("what is in %s? say it with --type ndjson or --type json", file)
 	}
-	if s.timeout != 0 && !s.wait {
+	switch {
+	case s.timeout != 0 && !s.wait:
 		return usagef("--timeout is for --wait")
+	case slices.Contains(s.options.CallbackEvents, ""):
+		return usagef("--callback-event is empty: give it a value, or leave it out")
+	case s.file == "-" && s.headers.file == "-":
+		return usagef("standard input can be read only once")
 	}
 	var given, nought string
 	s.flags.VisitAll(func(f *pflag.Flag) {

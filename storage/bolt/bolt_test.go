@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -21,9 +22,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestStore(t *testing.T) { storagetest.Run(t, place) }
 
+func TestStoreOverTime(t *testing.T) { storagetest.RunTimed(t, place, synctest.Test) }
+
 func TestSharedStore(t *testing.T) {
 	storagetest.RunShared(t, func(t testing.TB) (a, b batch.Store) {
-		s, err := place(t).Open(time.Hour)
+		s, err := place(t).Open(batch.Terms{Hold: time.Hour})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -38,8 +41,8 @@ func place(t testing.TB) storagetest.Place {
 	dir, life := t.TempDir(), 0
 	path := func() string { return filepath.Join(dir, fmt.Sprintf("%d.db", life)) }
 	return storagetest.Place{
-		Open: func(hold time.Duration) (batch.Store, error) {
-			return bolt.Open(path(), bolt.Options{Hold: hold})
+		Open: func(terms batch.Terms) (batch.Store, error) {
+			return bolt.Open(path(), bolt.Options{Terms: terms})
 		},
 		Kill: func() error {
 			from := path()

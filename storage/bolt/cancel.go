@@ -216,7 +216,7 @@ func (t *txn) closeSome(s *Store, b queued) (done bool, err error) {
 		for _, r := range rng.Results {
 			size += len(r.Payload)
 		}
-		if err := t.post(s, e, batch.RangeMessages(*spec, e.p, rng, t.now), &none, &out); err != nil {
+		if err := t.post(s, e, batch.RangeMessages(*spec, e.p, rng, s.terms, t.now), &none, &out); err != nil {
 			return false, errBroken{err}
 		}
 	}

@@ -245,8 +245,11 @@ func (c *checker) ledger(b batch.Batch) {
 			c.report(fmt.Errorf("%s: %w", b.ID, err))
 			continue
 		}
+		if !m.Owed() {
+			continue
+		}
 		if m.Result() && m.Round == b.Round {
-			if got.Round++; !m.State.Settled() {
+			if got.Round++; !m.Settled {
 				got.Owed++
 			}
 		}
@@ -269,47 +272,69 @@ func (c *checker) ledger(b batch.Batch) {
 	if got != b.Messages {
 		c.bad("%s counts its messages as %+v, the file has %+v", b.ID, b.Messages, got)
 	}
-	if want := boolByte(b.Status.Terminal() && b.Options.CallbackURL != ""); ends != int(want) {
+	if want := boolByte(b.Status.Terminal() && b.Options.Messages()); ends != int(want) {
 		c.bad("%s is %s and has %d terminal messages", b.ID, b.Status, ends)
 	}
 }
 
 // messages checks that a message stands where its state says.
 func (c *checker) messages() {
-	outbox, sending := c.tx.Bucket(bucketOutbox), c.tx.Bucket(bucketSending)
-	waiting := 0
+	outbox, sending, dead, feed := c.tx.Bucket(bucketOutbox), c.tx.Bucket(bucketSending), c.tx.Bucket(bucketDead), c.tx.Bucket(bucketFeed)
+	var all, waiting, sent, given int
 	c.each(bucketMessages, func(k, _ []byte) error {
 		m, err := readMessage(c.tx, k)
 		if err != nil {
 			return err
 		}
-		inOutbox := outbox.Get(outboxKey(laneOf(m.Tenant, m.Host), m.Due, m.ID)) != nil
-		if inOutbox {
-			waiting++
+		all++
+		places := map[batch.MessageState]bool{
+			batch.MessageWaiting: outbox.Get(outboxKey(laneOf(m), m.Due, m.ID)) != nil,
+			batch.MessageSending: sending.Get(k) != nil,
 		}
-		if inOutbox != (m.State == batch.MessageWaiting) || (sending.Get(k) != nil) != (m.State == batch.MessageSending) {
-			c.bad("%s is %s, and its place among those to be sent says otherwise", m.ID, m.State)
+		for state, there := range places {
+			if there != (m.State == state) {
+				c.bad("%s is %s, and its place among those that are %s says otherwise", m.ID, m.State, state)
+			}
+		}
+		if (dead.Get(k) != nil) != isDead(m.State) {
+			c.bad("%s is %s, and its place among those given up says otherwise", m.ID, m.State)
+		}
+		if !bytes.Equal(feed.Get(feedKey(m.Tenant, m.Seq)), m.ID[:]) {
+			c.bad("%s is not in its place of the feed", m.ID)
+		}
+		switch {
+		case m.State == batch.MessageWaiting:
+			waiting++
+		case m.State == batch.MessageSending:
+			sent++
+		case isDead(m.State):
+			given++
 		}
 		return nil
 	})
-	if n := len(keysOf(outbox)); n != waiting {
-		c.bad("%d messages wait and %d are in the outbox", waiting, n)
+	for name, n := range map[string]int{"outbox": waiting, "sending": sent, "dead": given, "feed": all} {
+		if there := len(keysOf(c.tx.Bucket([]byte(name)))); there != n {
+			c.bad("%d messages belong into %s and %d are there", n, name, there)
+		}
 	}
-	c.each(bucketAttempts, func(k, v []byte) error {
-		_, err := record.Open(record.KindAttempt, k, v)
+	c.sealed(bucketAttempts, record.KindAttempt)
+	c.sealed(bucketHosts, record.KindHealth)
+	c.sealed(bucketOrders, record.KindRedelivery)
+}
+
+// sealed checks the checksums of a bucket's records.
+func (c *checker) sealed(name []byte, kind record.Kind) {
+	c.each(name, func(k, v []byte) error {
+		_, err := record.Open(kind, k, v)
 		return err
 	})
 }
 
 func (c *checker) vault() {
-	c.each(bucketKeys, func(k, v []byte) error {
-		_, err := record.Open(record.KindKey, k, v)
-		return err
-	})
-	c.each(bucketSecrets, func(k, v []byte) error {
-		_, err := record.Open(record.KindSecrets, k, v)
-		return err
-	})
+	c.sealed(bucketKeys, record.KindKey)
+	c.sealed(bucketSecrets, record.KindSecrets)
+	_, err := readLinkKey(c.tx)
+	c.report(err)
 	for _, name := range [][]byte{metaVersion, metaStarts} {
 		_, err := getMeta(c.tx, name)
 		c.report(err)

@@ -192,11 +192,11 @@ func (s *Store) setAside(k batch.BlockKey, err error) {
 // damaged logs a record that cannot be read and reports whether that is what
 // err says: what it stood for is left out then, and everything else goes on.
 // Check names the record.
-func (s *Store) damaged(err error, what string, id fmt.Stringer) bool {
+func (s *Store) damaged(err error, what string, id any) bool {
 	if batch.CodeOf(err) != batch.Damaged {
 		return false
 	}
-	s.log.Error("a damaged record is left out", "of", what, "id", id.String(), "error", err)
+	s.log.Error("a damaged record is left out", "of", what, "id", id, "error", err)
 	return true
 }
 

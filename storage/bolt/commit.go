@@ -34,7 +34,9 @@ type txn struct {
 	progress map[queued]*entry            // read once, written once
 	released map[batch.BlockKey]struct{}  // leases that end with this transaction
 	dues     map[batch.BlockKey]time.Time // of open blocks that moved
-	sending  map[laneKey]int              // attempts that begin with this transaction
+	begun    demand                       // attempts that begin with this transaction
+	health   map[hostKey]batch.Health     // of hosts, where it changes
+	posted   bool                         // a message was made
 	dirty    []*entry
 	afters   []func()
 }
@@ -171,7 +173,10 @@ func (s *Store) try(group []*step, results []error) (again bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("begin: %w", err)
 	}
-	t := &txn{Tx: tx, now: time.Now(), progress: map[queued]*entry{}, released: map[batch.BlockKey]struct{}{}, sending: map[laneKey]int{}, dues: map[batch.BlockKey]time.Time{}}
+	t := &txn{
+		Tx: tx, now: time.Now(), progress: map[queued]*entry{}, released: map[batch.BlockKey]struct{}{},
+		dues: map[batch.BlockKey]time.Time{}, begun: demand{}, health: map[hostKey]batch.Health{},
+	}
 	wrote := false
 	for i, st := range group {
 		if results[i] != nil {
@@ -206,6 +211,10 @@ func (s *Store) try(group []*step, results []error) (again bool, err error) {
 	s.mu.Lock()
 	for _, f := range t.afters {
 		f()
+	}
+	if t.posted {
+		close(s.posted)
+		s.posted = make(chan struct{})
 	}
 	s.mu.Unlock()
 	return false, nil

@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"bytes"
 	"context"
 	"slices"
 	"time"
@@ -11,6 +12,12 @@ import (
 	"github.com/callbatch/callbatch/storage/record"
 )
 
+// A flight is an attempt under way.
+type flight struct {
+	token uint64
+	host  hostKey
+}
+
 // post keeps new messages of a batch. Those that are due now are claimed in
 // the same commit while the offer lasts: one sync less on the shortest road.
 func (t *txn) post(s *Store, e *entry, ms []batch.Message, offer *batch.MessageClaim, out *batch.Recorded) error {
@@ -19,41 +26,113 @@ func (t *txn) post(s *Store, e *entry, ms []batch.Message, offer *batch.MessageC
 			continue
 		}
 		e.p.Post(m)
-		lane := laneOf(m.Tenant, m.Host)
-		if err := t.Bucket(bucketByBatch).Put(messageKey(m.Batch, m.ID), []byte{1}); err != nil {
+		if err := t.list(&m); err != nil {
 			return err
 		}
-		if offer.Max > 0 && !m.Due.After(t.now) && s.sendingIn(lane)+t.sending[lane] < max(1, offer.PerHost) {
-			offer.Max--
-			d, err := t.startSending(s, m)
-			if err != nil {
-				return err
-			}
-			out.Deliveries = append(out.Deliveries, d)
-			continue
+		var err error
+		switch {
+		case m.State.Settled():
+			err = t.putMessage(m)
+		case t.mayTake(s, m, offer):
+			err = t.take(s, e, m, offer, out)
+		default:
+			err = t.wait(s, m)
 		}
-		if err := t.wait(s, m); err != nil {
+		if err != nil {
 			return err
 		}
 	}
 	if len(ms) > 0 {
 		t.change(e)
+		t.posted = true
 	}
 	return nil
+}
+
+// list gives a new message its places among those of its batch and of its
+// tenant.
+func (t *txn) list(m *batch.Message) error {
+	if err := bucket(t.Tx, bucketByBatch).Put(messageKey(m.Batch, m.ID), []byte{1}); err != nil {
+		return err
+	}
+	feed := bucket(t.Tx, bucketFeed)
+	seq, err := feed.NextSequence()
+	if err != nil {
+		return err
+	}
+	m.Seq = seq
+	return feed.Put(feedKey(m.Tenant, seq), m.ID[:])
+}
+
+// mayTake reports whether a message of the lane of a new one may be claimed in
+// the commit that makes it: it is due, and its host allows it.
+func (t *txn) mayTake(s *Store, m batch.Message, offer *batch.MessageClaim) bool {
+	if offer.Max <= 0 || m.Due.After(t.now) {
+		return false
+	}
+	lane := laneOf(m)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.lanes.health(lane.host()).Proven() && offer.Trials <= 0 {
+		return false
+	}
+	n, _ := s.lanes.room(lane, t.begun, offer.PerHost, t.now)
+	return n > 0
+}
+
+// take claims a new message, or in its place the one of its lane that has
+// waited longest.
+func (t *txn) take(s *Store, e *entry, m batch.Message, offer *batch.MessageClaim, out *batch.Recorded) (err error) {
+	var d batch.Delivery
+	ok := true
+	if older := t.longest(laneOf(m)); older != nil {
+		if err := t.wait(s, m); err != nil {
+			return err
+		}
+		d, ok, err = t.claimMessage(s, older, offer.PerHost)
+	} else if spec, err := t.spec(s, e); err != nil {
+		return err
+	} else if d, err = t.startSending(s, m, spec); err != nil {
+		return err
+	}
+	if err != nil || !ok {
+		return err
+	}
+	if offer.Max--; d.Trial {
+		offer.Trials--
+	}
+	out.Deliveries = append(out.Deliveries, d)
+	return nil
+}
+
+// longest returns the key of the message of a lane that is due for longest,
+// or nil if none is.
+func (t *txn) longest(lane laneKey) []byte {
+	k, _ := t.Bucket(bucketOutbox).Cursor().Seek(lane[:])
+	if !bytes.HasPrefix(k, lane[:]) {
+		return nil
+	}
+	if _, due, _ := splitOutboxKey(k); due.After(t.now) {
+		return nil
+	}
+	return bytes.Clone(k)
 }
 
 // wait writes a message down as waiting in its lane.
 func (t *txn) wait(s *Store, m batch.Message) error {
 	m.Due = millisTime(dueMillis(m.Due)) // the key and the record say the same
-	lane := laneOf(m.Tenant, m.Host)
-	if err := t.Bucket(bucketOutbox).Put(outboxKey(lane, m.Due, m.ID), []byte{1}); err != nil {
+	lane := laneOf(m)
+	if err := t.Bucket(bucketOutbox).Put(outboxKey(lane, m.Due, m.ID), be.AppendUint64(nil, dueMillis(m.Lapses()))); err != nil {
 		return err
 	}
 	t.after(func() {
+		if sp := s.lanes.spans[lane]; sp != nil && (sp.earliest.IsZero() || m.Lapses().Before(sp.earliest)) {
+			sp.earliest = m.Lapses()
+		}
 		if m.Due.After(time.Now()) {
-			s.lanes.sleep(m.Tenant, lane, m.Due)
+			s.lanes.sleep(lane, m.Due)
 		} else {
-			s.lanes.wakeUp(m.Tenant, lane)
+			s.lanes.wakeUp(lane)
 		}
 		hint(s.messagesChanged)
 	})
@@ -62,26 +141,26 @@ func (t *txn) wait(s *Store, m batch.Message) error {
 
 // startSending writes a message down as in its next attempt, before a byte of
 // it leaves.
-func (t *txn) startSending(s *Store, m batch.Message) (batch.Delivery, error) {
-	m.State, m.Made, m.Started = batch.MessageSending, m.Made+1, t.now.UTC()
-	e, err := t.batch(m.Tenant, m.Batch)
-	if err != nil {
-		return batch.Delivery{}, err
-	}
-	spec, err := t.spec(s, e)
-	if err != nil {
-		return batch.Delivery{}, err
-	}
+func (t *txn) startSending(s *Store, m batch.Message, spec *batch.Spec) (batch.Delivery, error) {
+	m.Begin(t.now)
 	if err := t.Bucket(bucketSending).Put(tenantKey(m.Tenant, m.ID), []byte{1}); err != nil {
 		return batch.Delivery{}, err
 	}
-	lane, token := laneOf(m.Tenant, m.Host), s.token.Add(1)
-	t.sending[lane]++
+	f := flight{token: s.token.Add(1), host: hostOf(m.Tenant, m.Host)}
+	t.begun.add(f.host, 1)
 	t.after(func() {
-		s.sending[lane]++
-		s.flights[m.ID] = token
+		s.lanes.depart(f.host)
+		s.flights[m.ID] = f
 	})
-	return batch.Delivery{Message: m, URL: spec.Options.CallbackURL, Token: token}, t.putMessage(m)
+	return batch.Delivery{
+		Message: m, URL: spec.Options.CallbackURL, Headers: spec.Options.CallbackHeaders, Token: f.token, Trial: !s.healthOf(f.host).Proven(),
+	}, t.putMessage(m)
+}
+
+func (s *Store) healthOf(k hostKey) batch.Health {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lanes.health(k)
 }
 
 func (t *txn) putMessage(m batch.Message) error {
@@ -102,13 +181,6 @@ func readMessage(tx *bbolt.Tx, key []byte) (batch.Message, error) {
 	return record.DecodeMessage(slices.Clone(p))
 }
 
-// sendingIn returns how many attempts are under way in a lane.
-func (s *Store) sendingIn(l laneKey) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.sending[l]
-}
-
 // Attempted records how attempts ended.
 func (s *Store) Attempted(ctx context.Context, outcomes []batch.AttemptOutcome) error {
 	if err := s.ready(ctx); err != nil {
@@ -125,10 +197,12 @@ func (s *Store) Attempted(ctx context.Context, outcomes []batch.AttemptOutcome) 
 }
 
 // settle ends one attempt: its record, the message's next state, the ledger
-// of its batch, and the terminal message's release if it waited for this one.
+// of its batch, the terminal message's release if it waited for this one, and
+// what is known of the host.
 func (t *txn) settle(s *Store, o batch.AttemptOutcome) error {
 	key := tenantKey(o.Delivery.Tenant, o.Delivery.ID)
-	if !s.flying(o.Delivery) || t.Bucket(bucketSending).Get(key) == nil {
+	f, ok := s.flying(o.Delivery)
+	if !ok || t.Bucket(bucketSending).Get(key) == nil {
 		return nil
 	}
 	m, err := readMessage(t.Tx, key)
@@ -138,43 +212,41 @@ func (t *txn) settle(s *Store, o batch.AttemptOutcome) error {
 	if err := t.Bucket(bucketSending).Delete(key); err != nil {
 		return err
 	}
-	lane := laneOf(o.Delivery.Tenant, o.Delivery.Host)
+	if !o.Delivery.Manual && !o.Refund {
+		if err := t.judge(s, f.host, o.Delivery, o.Host); err != nil {
+			return err
+		}
+	}
 	t.after(func() {
 		delete(s.flights, o.Delivery.ID)
-		if s.sending[lane]--; s.sending[lane] <= 0 {
-			delete(s.sending, lane)
-		}
-		if _, full := s.full[lane]; full {
-			delete(s.full, lane)
-			s.wakeLane(lane)
-			hint(s.messagesChanged)
-		}
+		s.lanes.arrive(f.host)
+		hint(s.messagesChanged)
 	})
 	if m.State != batch.MessageSending { // damaged: the attempt is over, and that is all
 		return nil
 	}
-	if o.Refund {
-		m.Made--
-	} else if err := t.putAttempt(m, o.Attempt); err != nil {
-		return err
+	if !o.Refund {
+		if err := t.putAttempt(m, o.Attempt); err != nil {
+			return err
+		}
 	}
-	m.State, m.Reason, m.Started = o.State, o.Reason, time.Time{}
-	if m.State == batch.MessageWaiting {
-		m.Due = o.Due.UTC()
+	return t.close(s, m, o)
+}
+
+// close brings a message whose attempt has ended to its next place.
+func (t *txn) close(s *Store, m batch.Message, o batch.AttemptOutcome) error {
+	if m.Close(o, t.now, s.terms); m.State == batch.MessageWaiting {
 		return t.wait(s, m)
-	}
-	m.Due = time.Time{}
-	if err := t.putMessage(m); err != nil {
-		return err
 	}
 	return t.settled(s, m)
 }
 
-// flying reports whether a delivery is the one under way of its message.
-func (s *Store) flying(d batch.Delivery) bool {
+// flying returns the attempt under way that a delivery is.
+func (s *Store) flying(d batch.Delivery) (flight, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.flights[d.ID] == d.Token
+	f, ok := s.flights[d.ID]
+	return f, ok && f.token == d.Token
 }
 
 func (t *txn) putAttempt(m batch.Message, a batch.Attempt) error {
@@ -183,34 +255,95 @@ func (t *txn) putAttempt(m batch.Message, a batch.Attempt) error {
 	return bucket(t.Tx, bucketAttempts).Put(k, record.EncodeAttempt(k, a))
 }
 
-// settled counts a message for which nothing is owed any more.
+// settled keeps a message for which nothing is owed any more and counts it.
 func (t *txn) settled(s *Store, m batch.Message) error {
+	if isDead(m.State) {
+		if err := t.Bucket(bucketDead).Put(tenantKey(m.Tenant, m.ID), []byte{1}); err != nil {
+			return err
+		}
+	}
 	e, err := t.batch(m.Tenant, m.Batch)
 	if s.damaged(err, "batch", m.Batch) {
-		return nil
+		return t.putMessage(m)
 	}
 	if err != nil {
 		return err
 	}
 	t.change(e)
-	if !e.p.Deliver(m, m.State) {
-		return nil
+	released := e.p.Deliver(&m)
+	if err := t.putMessage(m); err != nil || !released {
+		return err
 	}
-	last, err := readMessage(t.Tx, tenantKey(m.Tenant, e.p.Terminal))
-	if s.damaged(err, "message", e.p.Terminal) {
+	return t.hasten(s, m.Tenant, e.p.Terminal)
+}
+
+// isDead reports whether a message was given up.
+func isDead(s batch.MessageState) bool {
+	return s == batch.MessageExhausted || s == batch.MessageCanceled || s == batch.MessageBlocked
+}
+
+// hasten lets a terminal message go that was held back for others.
+func (t *txn) hasten(s *Store, tenant batch.TenantID, id batch.MessageID) error {
+	last, err := readMessage(t.Tx, tenantKey(tenant, id))
+	if s.damaged(err, "message", id) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if last.State != batch.MessageWaiting || !last.Due.After(t.now) {
+	if last.State != batch.MessageWaiting || last.Made > 0 || !last.Due.After(t.now) {
 		return nil
 	}
-	if err := t.Bucket(bucketOutbox).Delete(outboxKey(laneOf(last.Tenant, last.Host), last.Due, last.ID)); err != nil {
+	if err := t.leave(last); err != nil {
 		return err
 	}
 	last.Due = t.now.UTC()
 	return t.wait(s, last)
+}
+
+// leave takes a waiting message out of its lane.
+func (t *txn) leave(m batch.Message) error {
+	return t.Bucket(bucketOutbox).Delete(outboxKey(laneOf(m), m.Due, m.ID))
+}
+
+// tell makes word of a batch's progress if it is time.
+func (t *txn) tell(s *Store, e *entry, offer *batch.MessageClaim, out *batch.Recorded) error {
+	spec, err := t.spec(s, e)
+	if err != nil {
+		return err
+	}
+	m, told, ok := batch.ProgressMessage(*spec, e.p, s.terms, t.now)
+	if !ok {
+		return nil
+	}
+	if err := t.replace(s, e); err != nil {
+		return err
+	}
+	e.p.Told = told
+	return t.post(s, e, []batch.Message{m}, offer, out)
+}
+
+// replace cancels the last word of a batch's progress if it was not sent yet.
+func (t *txn) replace(s *Store, e *entry) error {
+	if e.p.Told.Message == (batch.MessageID{}) {
+		return nil
+	}
+	tenant, _ := splitTenantKey(e.key)
+	m, err := readMessage(t.Tx, tenantKey(tenant, e.p.Told.Message))
+	if s.damaged(err, "message", e.p.Told.Message) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if m.State != batch.MessageWaiting {
+		return nil
+	}
+	if err := t.leave(m); err != nil {
+		return err
+	}
+	m.End(batch.MessageCanceled, batch.ReasonReplaced, t.now)
+	return t.settled(s, m)
 }
 
 // interrupt ends the attempts that a crash cut short: they are counted, and
@@ -230,6 +363,5 @@ func (t *txn) interrupt(s *Store, key []byte) error {
 	if err := t.putAttempt(m, a); err != nil {
 		return err
 	}
-	m.State, m.Started, m.Due = batch.MessageWaiting, time.Time{}, t.now.UTC()
-	return t.wait(s, m)
+	return t.close(s, m, batch.AttemptOutcome{State: batch.MessageWaiting, Due: t.now})
 }

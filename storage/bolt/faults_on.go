@@ -5,6 +5,10 @@ package bolt
 import (
 	"math/rand/v2"
 	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
 
 	"go.etcd.io/bbolt"
 )
@@ -21,7 +25,22 @@ func planted(fault string) bool { return os.Getenv("CALLBATCH_FAULT") == fault }
 
 func syncTx(tx *bbolt.Tx) error {
 	tx.DB().NoSync = planted(unsynced)
-	return tx.Commit()
+	pass("commit")
+	err := tx.Commit()
+	pass("committed")
+	return err
+}
+
+var passed atomic.Int64
+
+// pass kills the process when it passes a step for the n-th time, if
+// CALLBATCH_DIE is "step:n".
+func pass(step string) {
+	at, n, _ := strings.Cut(os.Getenv("CALLBATCH_DIE"), ":")
+	if at == step && strconv.FormatInt(passed.Add(1), 10) == n {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {}
+	}
 }
 
 func acknowledge(create func() error) error {

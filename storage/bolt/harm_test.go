@@ -74,6 +74,11 @@ func recorded(t *testing.T, s *Store, rs ...batch.Report) batch.Recorded {
 	return out
 }
 
+// anything asks for messages of any kind.
+func anything(most int) batch.MessageClaim {
+	return batch.MessageClaim{Owner: "n", Max: most, Retries: most, Trials: most, PerHost: most}
+}
+
 func TestACancelOfAnotherTenantsBatchIsNotFoundEvenInOneCommitWithIt(t *testing.T) {
 	s := openAt(t, filepath.Join(t.TempDir(), "s.db"))
 	mine, foreign := batch.TenantID{1}, batch.TenantID{2}
@@ -234,7 +239,7 @@ func TestADamagedRecordStopsNobodyElse(t *testing.T) {
 	open := made(t, s, batch.TenantID{}, 2)
 	damage(t, s, bucketProgress, tenantKey(batch.TenantID{}, open.ID))
 
-	ds, err := s.ClaimMessages(t.Context(), batch.MessageClaim{Owner: "n", Max: 10, PerHost: 10})
+	ds, err := s.ClaimMessages(t.Context(), anything(10))
 	if err != nil || len(ds) != 2 {
 		t.Fatalf("%d messages were claimed, %v", len(ds), err)
 	}
@@ -361,7 +366,7 @@ func TestADamagedMessageOrBatchParksNoLane(t *testing.T) {
 	damage(t, s, bucketProgress, tenantKey(batch.TenantID{}, bs[1].ID))
 	damage(t, s, bucketBatches, tenantKey(batch.TenantID{}, bs[2].ID))
 	waitFor(t, func() bool {
-		ds, err := s.ClaimMessages(t.Context(), batch.MessageClaim{Owner: "n", Max: 1, PerHost: 1})
+		ds, err := s.ClaimMessages(t.Context(), anything(1))
 		if err != nil {
 			t.Fatal(err)
 		}

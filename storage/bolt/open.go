@@ -32,6 +32,7 @@ func open(path string, o Options) (*Store, error) {
 	}
 	go s.commitLoop()
 	go s.endLoop()
+	go s.orderLoop()
 	if err := s.resume(); err != nil {
 		s.Close()
 		return nil, err
@@ -67,6 +68,9 @@ func create(path string) error {
 			if _, err := tx.CreateBucket(name); err != nil {
 				return err
 			}
+		}
+		if err := tx.Bucket(bucketMeta).Put(metaLinks, record.Seal(record.KindMeta, metaLinks, newLinkKey())); err != nil {
+			return err
 		}
 		return putMeta(tx, metaVersion, record.Version)
 	})
@@ -135,6 +139,9 @@ func (s *Store) recover() (err error) {
 		if v != record.Version {
 			return batch.Errorf(batch.Damaged, "it has schema %d and this program reads %d: use the version that wrote it", v, record.Version)
 		}
+		if s.terms.Links.Key, err = readLinkKey(tx); err != nil {
+			return err
+		}
 		starts, err = getMeta(tx, metaStarts)
 		return err
 	})
@@ -174,10 +181,13 @@ func (s *Store) readActive(tx *bbolt.Tx) error {
 	if err != nil {
 		return err
 	}
+	if err := s.readHosts(tx); err != nil {
+		return err
+	}
 	c := tx.Bucket(bucketOutbox).Cursor()
 	for k, _ := c.First(); k != nil; {
 		lane, due, _ := splitOutboxKey(k)
-		s.lanes.sleep(laneTenant(lane), lane, due)
+		s.lanes.sleep(lane, due)
 		k, _ = c.Seek(append(lane[:], 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff)) // the next lane
 	}
 	return nil

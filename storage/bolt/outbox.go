@@ -41,7 +41,7 @@ func (s *Store) ClaimMessages(ctx context.Context, c batch.MessageClaim) ([]batc
 		defer s.mu.Unlock()
 		for _, k := range picked {
 			lane, _, _ := splitOutboxKey(k)
-			s.wakeLane(lane)
+			s.lanes.wakeUp(lane)
 		}
 		return nil, err
 	}
@@ -51,8 +51,22 @@ func (s *Store) ClaimMessages(ctx context.Context, c batch.MessageClaim) ([]batc
 // laneTurn is how many messages a lane gives before the next has its turn.
 const laneTurn = 8
 
+// A picking chooses what one claim takes. The store is locked meanwhile.
+type picking struct {
+	*lanes
+	claim  batch.MessageClaim
+	cur    *bbolt.Cursor
+	now    time.Time
+	keys   [][]byte
+	lapses [][]byte // of messages whose time is spent, besides
+	got    [classes]int
+	begun  demand
+	trials int
+	taken  map[laneKey][]byte // the last key of each lane
+}
+
 // pickMessages finds the outbox keys of messages that are due.
-func (s *Store) pickMessages(c batch.MessageClaim) (picked [][]byte, err error) {
+func (s *Store) pickMessages(c batch.MessageClaim) ([][]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	tx, err := s.db.Begin(false)
@@ -60,46 +74,111 @@ func (s *Store) pickMessages(c batch.MessageClaim) (picked [][]byte, err error) 
 		return nil, err
 	}
 	defer tx.Rollback()
-	now := time.Now()
-	s.lanes.rouse(now)
-	for lane, enough := range s.full {
-		if c.PerHost > enough {
-			delete(s.full, lane)
-			s.wakeLane(lane)
-		}
+	p := picking{
+		lanes: s.lanes, claim: c, cur: tx.Bucket(bucketOutbox).Cursor(), now: time.Now(),
+		begun: demand{}, taken: map[laneKey][]byte{},
 	}
-	cur := tx.Bucket(bucketOutbox).Cursor()
-	taken := map[laneKey][][]byte{}
-	for len(picked) < c.Max {
-		lane, ok := s.lanes.take()
+	for c := range p.turns {
+		p.turns[c].rouse(p.now)
+	}
+	p.widen(c.PerHost)
+	share := min(c.Retries, p.share())
+	for more := true; more; more = p.recall() {
+		p.pick(manual, c.Max)
+		p.pick(retry, share)
+		p.pick(first, c.Max)
+		p.pick(retry, c.Retries)
+	}
+	at, some := p.turns[retry].next()
+	p.spent = some && at.IsZero() && p.got[retry] >= c.Retries
+	return append(p.keys, p.lapses...), nil
+}
+
+// share returns how many retries go before what was never tried: an eighth of
+// all, or messages never tried could leave nothing to them. The others go
+// before the rest of the retries, however few a claim takes.
+func (p *picking) share() (n int) {
+	p.ahead += p.claim.Max
+	n, p.ahead = p.ahead/8, p.ahead%8
+	return n
+}
+
+// recall has another look at lanes that earlier claims, or this one, had no
+// budget for trials for. It reports whether there are any.
+func (p *picking) recall() (some bool) {
+	for n := p.claim.Trials - p.trials; n > 0; n-- {
+		lane, ok := p.short.take()
 		if !ok {
 			break
 		}
-		room := min(laneTurn, c.Max-len(picked), max(1, c.PerHost)-s.sending[lane]-len(taken[lane]))
-		if room <= 0 {
-			s.full[lane] = c.PerHost
-			continue
-		}
-		keys, next := dueIn(cur, lane, taken[lane], room, now)
-		switch {
-		case len(keys) > 0:
-			picked, taken[lane] = append(picked, keys...), append(taken[lane], keys...)
-			s.wakeLane(lane)
-		case !next.IsZero():
-			s.lanes.sleep(laneTenant(lane), lane, next)
-		default:
-			s.lanes.forget(lane)
-		}
+		p.short.forget(lane)
+		p.wakeUp(lane)
+		some = true
 	}
-	return picked, nil
+	return some
 }
 
-// dueIn returns up to most due keys of a lane behind those taken already.
-// Without one it says when the next is due.
-func dueIn(c *bbolt.Cursor, lane laneKey, taken [][]byte, most int, now time.Time) (keys [][]byte, next time.Time) {
+// pick takes messages of a class until there are most of it.
+func (p *picking) pick(c class, most int) {
+	for p.got[c] < most && len(p.keys) < p.claim.Max {
+		lane, ok := p.turns[c].take()
+		if !ok {
+			break
+		}
+		p.visit(lane, most-p.got[c])
+	}
+}
+
+// visit takes a turn's worth of messages from a lane, or says when to come
+// back.
+func (p *picking) visit(lane laneKey, most int) {
+	room, until := p.room(lane, p.begun, p.claim.PerHost, p.now)
+	if room == 0 {
+		if !until.IsZero() {
+			lapsed, wake := p.lapsed(lane, until)
+			p.lapses = append(p.lapses, lapsed...)
+			until = wake
+		}
+		p.hold(lane, until)
+		return
+	}
+	most = min(most, room, laneTurn, p.claim.Max-len(p.keys))
+	trial := !p.health(lane.host()).Proven()
+	if trial {
+		if most = min(most, p.claim.Trials-p.trials); most <= 0 {
+			p.short.wakeUp(lane.tenant(), lane)
+			return
+		}
+	}
+	keys, next := dueIn(p.cur, lane, p.taken[lane], most, p.now)
+	switch {
+	case len(keys) > 0:
+		p.take(lane, keys, trial)
+		p.wakeUp(lane)
+	case !next.IsZero():
+		p.sleep(lane, next)
+	default:
+		p.turns[lane.class()].forget(lane)
+		delete(p.spans, lane)
+	}
+}
+
+func (p *picking) take(lane laneKey, keys [][]byte, trial bool) {
+	p.keys = append(p.keys, keys...)
+	p.taken[lane] = keys[len(keys)-1]
+	p.got[lane.class()] += len(keys)
+	p.begun.add(lane.host(), len(keys))
+	if trial {
+		p.trials += len(keys)
+	}
+}
+
+// dueIn returns up to most due keys of a lane behind the last taken. Without
+// one it says when the next is due.
+func dueIn(c *bbolt.Cursor, lane laneKey, last []byte, most int, now time.Time) (keys [][]byte, next time.Time) {
 	from := lane[:]
-	if n := len(taken); n > 0 {
-		from = append(bytes.Clone(taken[n-1]), 0)
+	if last != nil {
+		from = append(bytes.Clone(last), 0)
 	}
 	for k, _ := c.Seek(from); len(keys) < most && bytes.HasPrefix(k, lane[:]); k, _ = c.Next() {
 		if _, due, _ := splitOutboxKey(k); due.After(now) {
@@ -110,62 +189,155 @@ func dueIn(c *bbolt.Cursor, lane laneKey, taken [][]byte, most int, now time.Tim
 	return keys, next
 }
 
-func laneTenant(l laneKey) (t batch.TenantID) {
-	copy(t[:], l[:])
-	return t
+// A span is how far a lane whose breaker is open was searched for messages
+// whose time is spent. What joins the lane later lapses later, so a search
+// that came to the end says when the next is worth it.
+type span struct {
+	from     []byte    // where to go on; nil: at the beginning
+	earliest time.Time // among what was passed
+	done     bool
 }
 
-// wakeLane lets a lane be looked at again. The store is locked.
-func (s *Store) wakeLane(l laneKey) { s.lanes.wakeUp(laneTenant(l), l) }
+// How much of a lane one visit searches, and how soon it goes on.
+const (
+	lapseKeys  = 2000
+	lapseTurn  = 64
+	lapsePause = 100 * time.Millisecond
+)
+
+// lapsed returns messages of a lane that nothing is sent from until a time
+// and whose own time is spent, and when to come back.
+func (p *picking) lapsed(lane laneKey, until time.Time) (keys [][]byte, wake time.Time) {
+	sp := p.spans[lane]
+	if sp == nil || sp.done && !sp.earliest.IsZero() && !sp.earliest.After(p.now) {
+		sp = &span{}
+		p.spans[lane] = sp
+	}
+	if !sp.done {
+		keys = sp.search(p.cur, lane, p.now)
+	}
+	switch {
+	case !sp.done:
+		return keys, earlier(p.now.Add(lapsePause), until)
+	case !sp.earliest.IsZero():
+		return keys, earlier(sp.earliest, until)
+	default:
+		return keys, until
+	}
+}
+
+func (sp *span) search(c *bbolt.Cursor, lane laneKey, now time.Time) (keys [][]byte) {
+	from := sp.from
+	if from == nil {
+		from = lane[:]
+	}
+	n := 0
+	for k, v := c.Seek(from); bytes.HasPrefix(k, lane[:]); k, v = c.Next() {
+		if n++; n > lapseKeys || len(keys) == lapseTurn {
+			sp.from = bytes.Clone(k)
+			return keys
+		}
+		until := lapseOf(v)
+		switch {
+		case until.IsZero():
+		case !until.After(now):
+			keys = append(keys, bytes.Clone(k))
+		case sp.earliest.IsZero() || until.Before(sp.earliest):
+			sp.earliest = until
+		}
+	}
+	sp.done = true
+	return keys
+}
+
+// lapseOf reads the value of an outbox entry.
+func lapseOf(v []byte) time.Time {
+	if len(v) != 8 {
+		return time.Time{}
+	}
+	return millisTime(be.Uint64(v))
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
 
 // claimMessage starts the attempt of a message if it still waits under key.
 func (t *txn) claimMessage(s *Store, key []byte, perHost int) (d batch.Delivery, ok bool, err error) {
-	b := t.Bucket(bucketOutbox)
 	lane, _, id := splitOutboxKey(key)
 	// Whatever is not claimed here, its lane is to be looked at again.
 	defer func() {
 		if !ok {
 			t.after(func() {
-				s.wakeLane(lane)
+				s.lanes.wakeUp(lane)
 				hint(s.messagesChanged)
 			})
 		}
 	}()
-	if b.Get(key) == nil {
+	if t.Bucket(bucketOutbox).Get(key) == nil {
 		return d, false, nil
 	}
-	if s.sendingIn(lane)+t.sending[lane] >= max(1, perHost) {
-		return d, false, nil
-	}
-	m, err := readMessage(t.Tx, tenantKey(laneTenant(lane), id))
+	m, err := readMessage(t.Tx, tenantKey(lane.tenant(), id))
+	var spec *batch.Spec
 	if err == nil {
-		err = t.deliverable(s, m)
+		spec, err = t.specOf(s, m)
 	}
-	if err != nil && !s.damaged(err, "message", id) {
+	if err != nil {
+		if batch.CodeOf(err) != batch.NotFound && !s.damaged(err, "message", id) {
+			return d, false, err
+		}
+		return d, false, t.Bucket(bucketOutbox).Delete(key)
+	}
+	host := batch.CallbackHost(spec.Options.CallbackURL)
+	switch {
+	case m.Lapsed(t.now):
+		if err := t.Bucket(bucketOutbox).Delete(key); err != nil {
+			return d, false, err
+		}
+		m.End(batch.MessageExhausted, batch.ReasonWindow, t.now)
+		return d, false, t.settled(s, m)
+	case host != "" && host != m.Host: // the URL is another by now
+		if err := t.Bucket(bucketOutbox).Delete(key); err != nil {
+			return d, false, err
+		}
+		m.Host = host
+		return d, false, t.wait(s, m)
+	case !t.mayStart(s, lane, perHost):
+		return d, false, nil
+	}
+	if err := t.Bucket(bucketOutbox).Delete(key); err != nil {
 		return d, false, err
 	}
-	if e := b.Delete(key); e != nil || err != nil {
-		return d, false, e
-	}
-	d, err = t.startSending(s, m)
+	d, err = t.startSending(s, m, spec)
 	return d, err == nil, err
 }
 
-// deliverable reads what starting an attempt will need.
-func (t *txn) deliverable(s *Store, m batch.Message) error {
-	e, err := t.batch(m.Tenant, m.Batch)
-	if err == nil {
-		_, err = t.spec(s, e)
-	}
-	return err
+// mayStart reports whether an attempt in a lane may start within this
+// transaction.
+func (t *txn) mayStart(s *Store, lane laneKey, perHost int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, _ := s.lanes.room(lane, t.begun, perHost, t.now)
+	return n > 0
 }
 
-// NextMessage returns when a waiting message is next due.
+// specOf returns the spec of a message's batch.
+func (t *txn) specOf(s *Store, m batch.Message) (*batch.Spec, error) {
+	e, err := t.batch(m.Tenant, m.Batch)
+	if err != nil {
+		return nil, err
+	}
+	return t.spec(s, e)
+}
+
+// NextMessage returns when ClaimMessages may next find something.
 func (s *Store) NextMessage(context.Context) (time.Time, bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lanes.rouse(time.Now())
-	at, ok := s.lanes.next()
+	at, ok := s.lanes.next(time.Now())
 	return at, ok, s.Err()
 }
 

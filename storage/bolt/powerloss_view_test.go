@@ -33,6 +33,20 @@ type viewer struct {
 func (v *viewer) line(format string, args ...any) { fmt.Fprintf(&v.text, format+"\n", args...) }
 
 func (v *viewer) tenant(t batch.TenantID) error {
+	hosts, err := v.store.Hosts(v.ctx, t)
+	if err != nil {
+		return fmt.Errorf("hosts: %w", err)
+	}
+	for _, h := range hosts {
+		v.line("host %+v", h)
+	}
+	if err := v.batches(t); err != nil {
+		return err
+	}
+	return v.feed(t)
+}
+
+func (v *viewer) batches(t batch.TenantID) error {
 	q := batch.BatchQuery{Tenant: t, Limit: 100}
 	for {
 		list, next, err := v.store.Batches(v.ctx, q)
@@ -146,8 +160,12 @@ func (v *viewer) message(m batch.Message) error {
 	attempts = slices.DeleteFunc(attempts, func(a batch.Attempt) bool {
 		return a.Error != nil && a.Error.Category == batch.Interrupted
 	})
+	if m.Type == batch.TypeProgress { // an attempt of it that was cut short is its last
+		v.line("  %s %s round %d place %d, body %x", m.ID, m.Type, m.Round, m.Seq, sha256.Sum256(body))
+		return nil
+	}
 	state := m.State
-	if state == batch.MessageSending {
+	if state == batch.MessageSending || state == batch.MessageParked {
 		state = batch.MessageWaiting
 	}
 	v.line("  %s %s round %d to %s, %s %q after %d, created %s, body %x", m.ID, m.Type, m.Round, m.Host, state, m.Reason, m.Made, m.Created, sha256.Sum256(body))
@@ -155,4 +173,29 @@ func (v *viewer) message(m batch.Message) error {
 		v.line("    attempt %d started %s", a.Number, a.Started)
 	}
 	return nil
+}
+
+// feed shows the order of the messages, but for those of batches that were
+// being canceled.
+func (v *viewer) feed(t batch.TenantID) error {
+	q := batch.FeedQuery{Tenant: t, Limit: 100}
+	for {
+		page, err := v.store.Feed(v.ctx, q)
+		if err != nil {
+			return fmt.Errorf("feed: %w", err)
+		}
+		for _, e := range page.Entries {
+			b, err := v.store.Batch(v.ctx, t, e.Batch)
+			if err != nil {
+				return err
+			}
+			if b.Status != batch.Canceled {
+				v.line("feed %d %s %x", e.Seq, e.ID, sha256.Sum256(e.Body))
+			}
+		}
+		if page.Next == q.After {
+			return nil
+		}
+		q.After = page.Next
+	}
 }

@@ -35,7 +35,7 @@ func (w *worker) start(ctx context.Context) error {
 // step makes one call that changes something, if there is something to do.
 func (w *worker) step(ctx context.Context) error {
 	w.n++
-	switch k := w.rnd.IntN(20); {
+	switch k := w.rnd.IntN(23); {
 	case k < 4:
 		return w.submit(ctx)
 	case k < 12:
@@ -46,6 +46,10 @@ func (w *worker) step(ctx context.Context) error {
 		return w.send(ctx)
 	case k < 19:
 		return w.attempted(ctx)
+	case k < 21:
+		return w.redeliver(ctx)
+	case k < 22:
+		return w.rotate(ctx)
 	default:
 		return w.store.AddKey(ctx, batch.Key{ID: batch.NewKeyID(time.Now()), Name: "k", Hash: []byte{1}, Created: time.Now()}, false)
 	}
@@ -76,6 +80,8 @@ func (w *worker) submit(ctx context.Context) error {
 	o := batch.Options{Processor: "p", Metadata: map[string]string{"n": fmt.Sprint(w.n)}}
 	if w.rnd.IntN(4) > 0 {
 		o.CallbackURL = fmt.Sprintf("https://receiver-%d.example/", w.rnd.IntN(3))
+		o.CallbackMode = []batch.Mode{batch.ModeResults, batch.ModeResults, batch.ModeSummary, batch.ModePull}[w.rnd.IntN(4)]
+		o.CallbackEvents = [][]string{nil, {batch.TypeProgress}}[w.rnd.IntN(2)]
 	}
 	b, err := stage.Create(ctx, batch.Spec{Options: o.WithDefaults(), Created: time.Now()})
 	if err != nil {
@@ -112,7 +118,7 @@ func (w *worker) report(ctx context.Context) (err error) {
 	if len(reports) == 0 {
 		return nil
 	}
-	done, err := w.store.Record(ctx, reports, batch.MessageClaim{Owner: "o", Max: w.rnd.IntN(3), PerHost: 4})
+	done, err := w.store.Record(ctx, reports, batch.MessageClaim{Owner: "o", Max: w.rnd.IntN(3), Trials: 2, PerHost: 4})
 	w.sent = append(w.sent, done.Deliveries...)
 	if err != nil {
 		return fmt.Errorf("record: %w", err)
@@ -154,7 +160,7 @@ func (w *worker) cancel(ctx context.Context) error {
 }
 
 func (w *worker) send(ctx context.Context) error {
-	ds, err := w.store.ClaimMessages(ctx, batch.MessageClaim{Owner: "o", Max: 4, PerHost: 8})
+	ds, err := w.store.ClaimMessages(ctx, batch.MessageClaim{Owner: "o", Max: 4, Retries: 2, Trials: 4, PerHost: 8})
 	w.sent = append(w.sent, ds...)
 	if err != nil {
 		return fmt.Errorf("claim messages: %w", err)
@@ -165,9 +171,14 @@ func (w *worker) send(ctx context.Context) error {
 func (w *worker) attempted(ctx context.Context) error {
 	var outs []batch.AttemptOutcome
 	for len(w.sent) > 0 && len(outs) < 3 {
-		o := batch.AttemptOutcome{Delivery: w.sent[0], Attempt: batch.Attempt{Started: time.Now()}, State: batch.MessageDelivered}
-		if w.rnd.IntN(3) == 0 {
-			o.State, o.Due = batch.MessageWaiting, time.Now()
+		o := batch.AttemptOutcome{Delivery: w.sent[0], Attempt: batch.Attempt{Started: time.Now()}, State: batch.MessageDelivered, Host: batch.HostUp}
+		switch w.rnd.IntN(6) {
+		case 0:
+			o.State, o.Due, o.Host = batch.MessageWaiting, time.Now(), batch.HostUnreachable
+		case 1:
+			o.State, o.Due, o.Host = batch.MessageWaiting, time.Now(), batch.HostDown
+		case 2:
+			o.State, o.Reason, o.Host = batch.MessageExhausted, "the receiver is gone", batch.HostUnknown
 		}
 		outs, w.sent = append(outs, o), w.sent[1:]
 	}
@@ -176,6 +187,27 @@ func (w *worker) attempted(ctx context.Context) error {
 	}
 	if err := w.store.Attempted(ctx, outs); err != nil {
 		return fmt.Errorf("attempted: %w", err)
+	}
+	return nil
+}
+
+// redeliver has some message sent again, whatever became of it.
+func (w *worker) redeliver(ctx context.Context) error {
+	tenant := tenants[w.rnd.IntN(len(tenants))]
+	list, _, err := w.store.Messages(ctx, batch.MessageQuery{Tenant: tenant, Limit: 20})
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	if _, err := w.store.Redeliver(ctx, tenant, list[w.rnd.IntN(len(list))].ID); err != nil {
+		return fmt.Errorf("redeliver: %w", err)
+	}
+	return nil
+}
+
+func (w *worker) rotate(ctx context.Context) error {
+	fresh := batch.Secret{Text: fmt.Sprint("whsec_", w.n), Created: time.Now()}
+	if _, err := w.store.Rotate(ctx, tenants[w.rnd.IntN(len(tenants))], fresh, time.Duration(w.rnd.IntN(2))*time.Hour); err != nil && batch.CodeOf(err) != batch.Conflict {
+		return fmt.Errorf("rotate: %w", err)
 	}
 	return nil
 }

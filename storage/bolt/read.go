@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -143,46 +144,110 @@ func backwards(c *bbolt.Cursor, prefix []byte, before *[16]byte, f func(k []byte
 }
 
 // Messages lists messages, newest first.
-func (s *Store) Messages(ctx context.Context, q batch.MessageQuery) (list []batch.Message, next *batch.MessageID, err error) {
-	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		name, prefix := bucketMessages, q.Tenant[:]
+func (s *Store) Messages(ctx context.Context, q batch.MessageQuery) ([]batch.Message, *batch.MessageID, error) {
+	l := listing{s: s, q: q, now: time.Now()}
+	err := s.view(ctx, func(tx *bbolt.Tx) error {
+		l.tx = tx
+		name, prefix := listOf(q.State), q.Tenant[:]
 		if q.Batch != nil {
 			if tx.Bucket(bucketProgress).Get(tenantKey(q.Tenant, *q.Batch)) == nil {
 				return errNoBatch
 			}
 			name, prefix = bucketByBatch, q.Batch[:]
+		} else if waits := q.State == batch.MessageWaiting || q.State == batch.MessageParked; waits {
+			if ids, few := fewWaiting(tx, q); few {
+				return l.pick(ids)
+			}
 		}
-		var before *[16]byte
-		if q.Before != nil {
-			before = (*[16]byte)(q.Before)
-		}
-		return backwards(tx.Bucket(name).Cursor(), prefix, before, func(k []byte, steps int) (bool, error) {
-			if len(list) == q.Limit || steps > listSteps {
-				return false, nil
-			}
-			var id batch.MessageID
-			copy(id[:], k[16:])
-			next = &id
-			m, err := readMessage(tx, tenantKey(q.Tenant, id))
-			if s.damaged(err, "message", id) {
-				return true, nil
-			}
-			if err != nil {
-				return false, err
-			}
-			if q.State == 0 || q.State == m.State {
-				list = append(list, m)
-			}
-			return true, nil
-		}, func() { next = nil })
+		return backwards(tx.Bucket(name).Cursor(), prefix, (*[16]byte)(q.Before), func(k []byte, steps int) (bool, error) {
+			return l.add(batch.MessageID(k[16:]), steps)
+		}, l.end)
 	})
-	return list, next, err
+	return l.list, l.next, err
+}
+
+// A listing is a page of messages that grows.
+type listing struct {
+	s    *Store
+	tx   *bbolt.Tx
+	q    batch.MessageQuery
+	now  time.Time
+	list []batch.Message
+	next *batch.MessageID
+}
+
+// add looks at the next message, until it says no.
+func (l *listing) add(id batch.MessageID, steps int) (more bool, err error) {
+	if len(l.list) == l.q.Limit || steps > listSteps {
+		return false, nil
+	}
+	l.next = &id
+	m, err := readMessage(l.tx, tenantKey(l.q.Tenant, id))
+	if err == nil {
+		m, err = shown(l.tx, m, l.now)
+	}
+	if l.s.damaged(err, "message", id) || batch.CodeOf(err) == batch.NotFound { // check names it
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if (l.q.State == 0 || l.q.State == m.State) && (l.q.Host == "" || l.q.Host == m.Host) {
+		l.list = append(l.list, m)
+	}
+	return true, nil
+}
+
+func (l *listing) end() { l.next = nil }
+
+// pick looks at some messages only.
+func (l *listing) pick(ids []batch.MessageID) error {
+	for i, id := range ids {
+		if more, err := l.add(id, i); err != nil || !more {
+			return err
+		}
+	}
+	l.end()
+	return nil
+}
+
+// fewWaiting returns the messages of a tenant that wait, newest first, if they
+// are so few that to sort them is less than to look for them among all.
+func fewWaiting(tx *bbolt.Tx, q batch.MessageQuery) (ids []batch.MessageID, few bool) {
+	c := tx.Bucket(bucketOutbox).Cursor()
+	n := 0
+	for k, _ := c.Seek(q.Tenant[:]); bytes.HasPrefix(k, q.Tenant[:]); k, _ = c.Next() {
+		if n++; n > listSteps {
+			return nil, false
+		}
+		if _, _, id := splitOutboxKey(k); q.Before == nil || bytes.Compare(id[:], q.Before[:]) < 0 {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, func(a, b batch.MessageID) int { return bytes.Compare(b[:], a[:]) })
+	return ids, true
+}
+
+// listOf returns the bucket that has all messages in a state, and as few
+// others as possible.
+func listOf(s batch.MessageState) []byte {
+	switch s {
+	case batch.MessageSending:
+		return bucketSending
+	case batch.MessageExhausted, batch.MessageCanceled, batch.MessageBlocked:
+		return bucketDead
+	default:
+		return bucketMessages
+	}
 }
 
 // Message returns a message with its attempts.
 func (s *Store) Message(ctx context.Context, tenant batch.TenantID, id batch.MessageID) (m batch.Message, as []batch.Attempt, err error) {
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
 		if m, err = readMessage(tx, tenantKey(tenant, id)); err != nil {
+			return err
+		}
+		if m, err = shown(tx, m, time.Now()); err != nil {
 			return err
 		}
 		c := tx.Bucket(bucketAttempts).Cursor()

@@ -97,7 +97,7 @@ func (s *Store) prepare(reports []batch.Report) []prepared {
 // messageWeight is about what the messages take that so many results may
 // lead to: each has an envelope with the metadata.
 func messageWeight(s *batch.Spec, results int) int {
-	if s.Options.CallbackURL == "" {
+	if !s.Options.Messages() {
 		return 0
 	}
 	envelope := 1 << 10
@@ -149,9 +149,14 @@ func (r *recording) report(p prepared) error {
 	e.p.Begin(p.Started)
 	e.p.Absorb(tally, p.segment.Digest, 0)
 	if state.Finished() {
-		return r.finishBlock(e, p, hadState)
+		err = r.finishBlock(e, p, hadState)
+	} else {
+		err = r.leaveBlock(p, state, hadState)
 	}
-	return r.leaveBlock(p, state, hadState)
+	if err != nil {
+		return err
+	}
+	return r.t.tell(r.s, e, &r.offer, &r.out)
 }
 
 // aside gives up a block that cannot be read; nothing of it was written.
@@ -199,7 +204,7 @@ func (r *recording) finishBlock(e *entry, p prepared, hadState bool) error {
 		}
 	}
 	if spec.Blocks > 1 {
-		if err := r.t.post(r.s, e, batch.RangeMessages(*spec, e.p, rng, r.t.now), &r.offer, &r.out); err != nil {
+		if err := r.t.post(r.s, e, batch.RangeMessages(*spec, e.p, rng, r.s.terms, r.t.now), &r.offer, &r.out); err != nil {
 			return err
 		}
 	}
@@ -272,7 +277,10 @@ func (t *txn) end(s *Store, e *entry, spec *batch.Spec, as batch.Status, only *b
 		return err
 	}
 	t.after(func() { s.retire(spec.ID) })
-	if err := t.post(s, e, batch.EndMessages(*spec, e.p, only, s.hold, t.now), offer, out); err != nil {
+	if err := t.replace(s, e); err != nil {
+		return err
+	}
+	if err := t.post(s, e, batch.EndMessages(*spec, e.p, only, s.terms, t.now), offer, out); err != nil {
 		return err
 	}
 	out.Ended = append(out.Ended, batch.Batch{Spec: *spec, Progress: e.p})

@@ -169,3 +169,9 @@ func (h *sleepers[K]) Pop() any {
 	s.pos = -1
 	return s
 }
+
+// queues reports whether a member is ready and waits for its turn.
+func (r *rota[K]) queues(k K) bool {
+	s := r.seats[k]
+	return s != nil && s.ready != nil
+}

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
 	"go.etcd.io/bbolt"
 
 	"github.com/callbatch/callbatch/batch"
@@ -27,27 +26,33 @@ var (
 	bucketMessages = []byte("messages") // tenant, message → message
 	bucketByBatch  = []byte("bybatch")  // batch, message → nothing
 	bucketAttempts = []byte("attempts") // message, number → attempt
-	bucketOutbox   = []byte("outbox")   // tenant, host, due, message → nothing: messages that wait
+	bucketOutbox   = []byte("outbox")   // tenant, host, class, due, message → when its time is spent: messages that wait
 	bucketSending  = []byte("sending")  // tenant, message → nothing: messages whose attempt is under way
+	bucketDead     = []byte("dead")     // tenant, message → nothing: messages that were given up
+	bucketFeed     = []byte("feed")     // tenant, place → message
+	bucketHosts    = []byte("hosts")    // tenant or everybody, host → how it stands
+	bucketOrders   = []byte("orders")   // tenant, order → redelivery that is being carried out
 	bucketKeys     = []byte("keys")     // tenant, key → API key
 	bucketSecrets  = []byte("secrets")  // tenant → signing secrets
 )
 
 var buckets = [][]byte{
 	bucketMeta, bucketBatches, bucketProgress, bucketActive, bucketStaging, bucketBlocks, bucketStates, bucketSegments,
-	bucketOpen, bucketMessages, bucketByBatch, bucketAttempts, bucketOutbox, bucketSending, bucketKeys, bucketSecrets,
+	bucketOpen, bucketMessages, bucketByBatch, bucketAttempts, bucketOutbox, bucketSending,
+	bucketDead, bucketFeed, bucketHosts, bucketOrders, bucketKeys, bucketSecrets,
 }
 
 // rightEdge are the buckets whose keys mostly come in order: their pages are
 // filled rather than split in half.
 var rightEdge = map[string]float64{
 	string(bucketBatches): 0.9, string(bucketProgress): 0.9, string(bucketBlocks): 1, string(bucketSegments): 0.95,
-	string(bucketMessages): 0.9, string(bucketByBatch): 0.9, string(bucketAttempts): 0.9,
+	string(bucketMessages): 0.9, string(bucketByBatch): 0.9, string(bucketAttempts): 0.9, string(bucketFeed): 1,
 }
 
 var (
 	metaVersion = []byte("version") // of the schema
 	metaStarts  = []byte("starts")  // how often the store was opened for writing
+	metaLinks   = []byte("links")   // the key that signs links
 )
 
 // be is how numbers stand in keys, so that keys sort as numbers do.
@@ -98,25 +103,20 @@ func attemptKey(m batch.MessageID, number int) []byte {
 	return be.AppendUint32(append(make([]byte, 0, 20), m[:]...), uint32(number))
 }
 
-// A laneKey is where messages to one host of one tenant queue.
-type laneKey [24]byte
-
-func laneOf(t batch.TenantID, host string) (l laneKey) {
-	copy(l[:], t[:])
-	be.PutUint64(l[16:], xxhash.Sum64String(host))
-	return l
+func feedKey(t batch.TenantID, seq uint64) []byte {
+	return be.AppendUint64(append(make([]byte, 0, 24), t[:]...), seq)
 }
 
 func outboxKey(l laneKey, due time.Time, m batch.MessageID) []byte {
-	b := append(make([]byte, 0, 48), l[:]...)
+	b := append(make([]byte, 0, 49), l[:]...)
 	b = be.AppendUint64(b, dueMillis(due))
 	return append(b, m[:]...)
 }
 
 func splitOutboxKey(k []byte) (l laneKey, due time.Time, m batch.MessageID) {
 	copy(l[:], k)
-	copy(m[:], k[32:])
-	return l, millisTime(be.Uint64(k[24:])), m
+	copy(m[:], k[33:])
+	return l, millisTime(be.Uint64(k[25:])), m
 }
 
 // dueMillis rounds up, so that nothing is due before its time.

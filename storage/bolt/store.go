@@ -14,7 +14,6 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -23,8 +22,8 @@ import (
 
 // Options say how a store works. The zero value is right for a server.
 type Options struct {
-	Hold   time.Duration // longest wait of a terminal message for the others; default 60 s
-	Logger *slog.Logger  // default: discards
+	Terms  batch.Terms  // of messages; Links.Key is the store's own
+	Logger *slog.Logger // default: discards
 
 	// MmapBytes is the address space set aside for the file. A file that
 	// outgrows it is mapped anew, which waits for all readers. It costs no
@@ -41,7 +40,7 @@ const defaultMmap = 256 << 30
 type Store struct {
 	db    *bbolt.DB
 	log   *slog.Logger
-	hold  time.Duration
+	terms batch.Terms
 	token atomic.Uint64 // of the last lease or attempt; its upper half counts the starts of the store
 
 	small, bulk chan *step
@@ -68,16 +67,17 @@ type Store struct {
 	live    map[batch.ID]*live
 	batches map[string]*rota[batch.ID] // by processor
 	turn    int                        // of the processors
-	lanes   *rota[laneKey]
-	crowded map[batch.ID]int           // batches passed by for having so many blocks out
-	full    map[laneKey]int            // lanes passed by for having so many attempts under way
-	sending map[laneKey]int            // attempts under way
-	flights map[batch.MessageID]uint64 // their tokens
+	lanes   *lanes
+	flights map[batch.MessageID]flight
+	posted  chan struct{}    // closed when the next message has been made
+	crowded map[batch.ID]int // batches passed by for having so many blocks out
 	ends    []queued
 
-	endsReady chan struct{}
-	stop      chan struct{}
-	ended     chan struct{}
+	endsReady   chan struct{}
+	ordersReady chan struct{}
+	ordersEnded chan struct{}
+	stop        chan struct{}
+	ended       chan struct{}
 }
 
 var _ batch.Store = (*Store)(nil)
@@ -95,20 +95,17 @@ func Open(path string, o Options) (*Store, error) {
 
 func newStore(db *bbolt.DB, o Options) *Store {
 	o.MmapBytes = cmp.Or(o.MmapBytes, defaultMmap)
-	if o.Hold == 0 {
-		o.Hold = time.Minute
-	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Store{
-		db: db, log: o.Logger, hold: o.Hold, mapped: int64(o.MmapBytes),
+		db: db, log: o.Logger, terms: o.Terms.WithDefaults(), mapped: int64(o.MmapBytes),
 		small: make(chan *step, maxSteps), bulk: make(chan *step, 2*stageAhead),
 		committed: make(chan struct{}), sync: syncTx, failed: make(chan struct{}),
 		changed: make(chan struct{}, 1), messagesChanged: make(chan struct{}, 1),
-		live: map[batch.ID]*live{}, batches: map[string]*rota[batch.ID]{}, lanes: newRota[laneKey](), sending: map[laneKey]int{}, full: map[laneKey]int{},
-		flights: map[batch.MessageID]uint64{}, crowded: map[batch.ID]int{},
-		endsReady: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}),
+		live: map[batch.ID]*live{}, batches: map[string]*rota[batch.ID]{}, lanes: newLanes(),
+		flights: map[batch.MessageID]flight{}, posted: make(chan struct{}), crowded: map[batch.ID]int{},
+		endsReady: make(chan struct{}, 1), ordersReady: make(chan struct{}, 1), ordersEnded: make(chan struct{}), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
 }
 
@@ -133,6 +130,7 @@ func (s *Store) Close() error {
 	close(s.stop)
 	<-s.committed
 	<-s.ended
+	<-s.ordersEnded
 	if kept := s.before; kept != nil { // a commit failed
 		s.show(nil)
 		kept.leave()

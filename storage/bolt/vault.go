@@ -1,7 +1,10 @@
 package bolt
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
+	"errors"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -65,6 +68,34 @@ func (s *Store) Secrets(ctx context.Context, tenant batch.TenantID, fresh batch.
 	return found, err
 }
 
+// Rotate makes fresh the current secret.
+func (s *Store) Rotate(ctx context.Context, tenant batch.TenantID, fresh batch.Secret, keep time.Duration) (secrets []batch.Secret, err error) {
+	if err := s.ready(ctx); err != nil {
+		return nil, err
+	}
+	err = s.do(s.small, 0, func(t *txn) error {
+		found, err := readSecrets(t.Tx, tenant)
+		if err != nil {
+			return err
+		}
+		secrets = []batch.Secret{fresh}
+		until := t.now.Add(keep).UTC()
+		for _, old := range alive(found) {
+			if old.Until.IsZero() || old.Until.After(until) {
+				old.Until = until
+			}
+			if old.Until.After(t.now) {
+				secrets = append(secrets, old)
+			}
+		}
+		if len(secrets) > batch.MaxSecrets {
+			return batch.Refuse(batch.Conflict, "too_many_secrets", "%d secrets sign already: wait until one has ended, or keep none", len(secrets)-1)
+		}
+		return t.Bucket(bucketSecrets).Put(tenant[:], record.EncodeSecrets(tenant[:], secrets))
+	})
+	return secrets, err
+}
+
 func readSecrets(tx *bbolt.Tx, tenant batch.TenantID) ([]batch.Secret, error) {
 	v := tx.Bucket(bucketSecrets).Get(tenant[:])
 	if v == nil {
@@ -85,4 +116,26 @@ func alive(all []batch.Secret) (live []batch.Secret) {
 		}
 	}
 	return live
+}
+
+// linkKeyBytes is the length of the key that signs links.
+const linkKeyBytes = 32
+
+func newLinkKey() []byte {
+	k := make([]byte, linkKeyBytes)
+	rand.Read(k) // never fails: see crypto/rand
+	return k
+}
+
+func readLinkKey(tx *bbolt.Tx) ([]byte, error) {
+	p, err := record.Open(record.KindMeta, metaLinks, tx.Bucket(bucketMeta).Get(metaLinks))
+	if err != nil || len(p) != linkKeyBytes {
+		return nil, errors.Join(err, batch.Errorf(batch.Damaged, "the meta record %s is damaged", metaLinks))
+	}
+	return bytes.Clone(p), nil
+}
+
+// LinkKey returns the key that signs links.
+func (s *Store) LinkKey(context.Context) ([]byte, error) {
+	return bytes.Clone(s.terms.Links.Key), nil
 }

@@ -28,6 +28,9 @@ func EncodeProgress(key []byte, p batch.Progress) []byte {
 		b = appendInt(b, n)
 	}
 	b = append(b, p.Terminal[:]...)
+	b = append(b, p.Told.Message[:]...)
+	b = appendInt(b, p.Told.Tenth)
+	b = appendTime(b, p.Told.At)
 	b = binary.BigEndian.AppendUint64(b, p.Digest)
 	b = binary.AppendUvarint(b, p.Version)
 	return seal(key, b)
@@ -41,7 +44,9 @@ func DecodeProgress(payload []byte) (batch.Progress, error) {
 		Started: r.time(), Finished: r.time(),
 	}
 	p.Messages = batch.Ledger{Round: r.int(), Owed: r.int(), Waiting: r.int(), Delivered: r.int(), Exhausted: r.int(), Other: r.int()}
-	p.Terminal, p.Digest, p.Version = r.id(), r.fixed64(), r.uint()
+	p.Terminal = r.id()
+	p.Told = batch.Told{Message: r.id(), Tenth: r.int(), At: r.time()}
+	p.Digest, p.Version = r.fixed64(), r.uint()
 	return p, r.err()
 }
 

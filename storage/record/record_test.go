@@ -109,7 +109,7 @@ func TestRecordsComeBackAsTheyWere(t *testing.T) {
 				Status: batch.Status(rapid.IntRange(1, 8).Draw(t, "status")), Reason: text.Draw(t, "reason"), Round: n(),
 				Done: batch.Tally{Succeeded: n(), Failed: n(), Canceled: n(), Expired: n()}, Open: n(), Started: millis(t), Finished: millis(t),
 				Messages: batch.Ledger{Round: n(), Owed: n(), Waiting: n(), Delivered: n(), Exhausted: n(), Other: n()},
-				Terminal: id[batch.MessageID](t), Digest: rapid.Uint64().Draw(t, "digest"), Version: rapid.Uint64().Draw(t, "version"),
+				Terminal: id[batch.MessageID](t), Told: batch.Told{Message: id[batch.MessageID](t), Tenth: n(), At: millis(t)}, Digest: rapid.Uint64().Draw(t, "digest"), Version: rapid.Uint64().Draw(t, "version"),
 			}
 			got, err := DecodeProgress(open(t, KindProgress, EncodeProgress(key, want)))
 			same(t, want, got, err)
@@ -121,15 +121,30 @@ func TestRecordsComeBackAsTheyWere(t *testing.T) {
 				ID: id[batch.MessageID](t), Tenant: id[batch.TenantID](t), Batch: id[batch.ID](t), Type: text.Draw(t, "type"),
 				Round: small.Draw(t, "round"), Host: text.Draw(t, "host"), State: batch.MessageState(rapid.IntRange(1, 8).Draw(t, "state")),
 				Reason: text.Draw(t, "reason"), Created: millis(t), Due: millis(t), Made: small.Draw(t, "made"), Started: millis(t),
+				Seq: rapid.Uint64().Draw(t, "seq"), Until: millis(t), Ended: millis(t), Spared: small.Draw(t, "spared"),
+				Manual: rapid.Bool().Draw(t, "manual"), Again: rapid.Bool().Draw(t, "again"), Settled: rapid.Bool().Draw(t, "settled"),
 				Head: octet.Draw(t, "head"), Tail: octet.Draw(t, "tail"),
 			}
 			for range rapid.IntRange(0, 3).Draw(t, "refs") {
 				n := func() int { return small.Draw(t, "n") }
-				m.Refs = append(m.Refs, batch.Ref{Part: uint32(n()), Number: uint32(n()), Round: n(), From: n(), To: n(), Bare: rapid.Bool().Draw(t, "bare")})
+				m.Refs = append(m.Refs, batch.Ref{Part: uint32(n()), Number: uint32(n()), Round: n(), From: n(), To: n()})
 			}
 			got, err := DecodeMessage(open(t, KindMessage, EncodeMessage(key, m)))
 			same(t, m, got, err)
 		})
+	})
+	t.Run("health and redelivery", func(t *testing.T) {
+		at := time.UnixMilli(7).UTC()
+		h := batch.Health{Host: "shop.example:443", Failures: 5, Since: at, Room: 1, Pause: time.Second, Until: at}
+		gotHealth, err := DecodeHealth(open(t, KindHealth, EncodeHealth(key, h)))
+		if d := cmp.Diff(h, gotHealth); d != "" || err != nil {
+			t.Error(d, err)
+		}
+		r := batch.Redelivery{Tenant: batch.TenantID{1}, State: batch.MessageExhausted, Host: "h:1", Since: at, Made: at, After: batch.MessageID{2}, Wanted: 3, Reached: 1}
+		gotOrder, err := DecodeRedelivery(open(t, KindRedelivery, EncodeRedelivery(key, r)))
+		if d := cmp.Diff(r, gotOrder); d != "" || err != nil {
+			t.Error(d, err)
+		}
 	})
 	t.Run("spec", func(t *testing.T) {
 		want := batch.Spec{
@@ -203,6 +218,8 @@ func FuzzDecode(f *testing.F) {
 		DecodeMessage(b)
 		DecodeSpec(b)
 		DecodeAttempt(b)
+		DecodeHealth(b)
+		DecodeRedelivery(b)
 	})
 }
 

@@ -22,6 +22,8 @@ const (
 	KindKey
 	KindSecrets
 	KindMeta
+	KindHealth
+	KindRedelivery
 )
 
 const sumBytes = 4

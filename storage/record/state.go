@@ -45,3 +45,11 @@ func flag(b bool) byte {
 	}
 	return 0
 }
+
+// flags packs up to eight, the first into the lowest bit.
+func flags(bs ...bool) (f byte) {
+	for i, b := range bs {
+		f |= flag(b) << i
+	}
+	return f
+}

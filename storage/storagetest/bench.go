@@ -25,6 +25,7 @@ func Bench(b *testing.B, open Opener) {
 	for _, callers := range []int{1, 64} {
 		b.Run(fmt.Sprintf("create, claim, record, attempted, callers=%d", callers), func(b *testing.B) {
 			s := newBench(b, open)
+			s.proven(batch.TenantID{}, hook)
 			s.callers(b, callers, 1, s.road)
 		})
 	}

@@ -29,7 +29,8 @@ func (m *model) sample(rt *rapid.T) sample {
 		Options: batch.Options{
 			Processor:         rapid.SampledFrom([]string{work, "play"}).Draw(rt, "processor"),
 			CallbackURL:       rapid.SampledFrom([]string{hook, hook, "http://b.example/", ""}).Draw(rt, "callback"),
-			CallbackMode:      rapid.SampledFrom([]batch.Mode{batch.ModeResults, batch.ModeResults, batch.ModeSummary}).Draw(rt, "mode"),
+			CallbackMode:      rapid.SampledFrom([]batch.Mode{batch.ModeResults, batch.ModeResults, batch.ModeSummary, batch.ModePull}).Draw(rt, "mode"),
+			CallbackEvents:    rapid.SampledFrom([][]string{nil, {batch.TypeProgress}}).Draw(rt, "events"),
 			CallbackPageItems: rapid.IntRange(1, 4).Draw(rt, "page"),
 		},
 	}
@@ -90,7 +91,8 @@ func (m *model) record(rt *rapid.T) {
 			over = append(over, b.ID)
 		}
 	}
-	c := batch.MessageClaim{Owner: node, Max: rapid.IntRange(0, 3).Draw(rt, "offer"), PerHost: rapid.IntRange(1, 2).Draw(rt, "per host")}
+	c := ask(rapid.IntRange(0, 3).Draw(rt, "offer"), rapid.IntRange(1, 2).Draw(rt, "per host"))
+	c.Trials = rapid.IntRange(0, 3).Draw(rt, "trials")
 	rec, err := m.Record(m.ctx, reports, c)
 	m.ok(err)
 	slices.Sort(rec.Lost)
@@ -183,9 +185,8 @@ func (m *model) cancel(rt *rapid.T) {
 }
 
 func (m *model) take(rt *rapid.T) {
-	c := batch.MessageClaim{
-		Owner: node, Max: rapid.IntRange(0, 4).Draw(rt, "max"), PerHost: rapid.IntRange(1, 3).Draw(rt, "per host"),
-	}
+	c := ask(rapid.IntRange(0, 4).Draw(rt, "max"), rapid.IntRange(1, 3).Draw(rt, "per host"))
+	c.Retries, c.Trials = rapid.IntRange(0, 4).Draw(rt, "retries"), rapid.IntRange(0, 4).Draw(rt, "trials")
 	var ds []batch.Delivery
 	due := c.Max > 0 && m.anySendable(c)
 	m.eventually("a message that is due is claimed", func() bool {
@@ -198,7 +199,7 @@ func (m *model) take(rt *rapid.T) {
 func (m *model) anySendable(c batch.MessageClaim) bool {
 	for _, b := range m.batches {
 		for id := range b.messages {
-			if m.sendable(c, b, id) == "" {
+			if m.sendable(c, b, id, time.Now()) == "" {
 				return true
 			}
 		}
@@ -226,6 +227,9 @@ func (m *model) attempted(rt *rapid.T) {
 		default:
 			o = ended(d, batch.MessageDelivered)
 		}
+		if o.State != batch.MessageDelivered {
+			o.Host = rapid.SampledFrom([]batch.HostState{batch.HostUnknown, batch.HostDown, batch.HostUnreachable, batch.HostUnreachable}).Draw(rt, "host")
+		}
 		os = append(os, o)
 		if flying {
 			m.land(o)
@@ -240,27 +244,88 @@ func (m *model) land(o batch.AttemptOutcome) {
 	m.flying = slices.DeleteFunc(m.flying, func(f batch.Delivery) bool { return f.ID == d.ID })
 	m.landed = append(m.landed, d)
 	b := m.find(d.Batch)
+	m.heal(b, o)
 	msg := b.messages[d.ID]
-	msg.state, msg.later = o.State, o.Due.After(time.Now())
 	if o.Refund {
 		msg.made--
+	} else {
+		msg.attempts++
+		msg.manual = false
+	}
+	msg.state, msg.later = o.State, o.Due.After(time.Now())
+	switch {
+	case msg.again:
+		*msg = modelMessage{typ: msg.typ, state: batch.MessageWaiting, made: msg.made, attempts: msg.attempts, settled: msg.settled, manual: true}
+	case msg.progress() && o.State == batch.MessageWaiting && !o.Refund:
+		msg.state, msg.later = batch.MessageExhausted, false
+	}
+	if !msg.state.Settled() {
 		return
 	}
-	msg.attempts++
-	if !msg.result || !msg.state.Settled() {
-		return
+	msg.manual = false
+	if first := !msg.settled && !msg.progress(); first {
+		msg.settled = true
+		b.release()
 	}
-	var end *modelMessage
-	for _, other := range b.messages {
-		switch {
-		case !other.result:
-			end = other
-		case !other.state.Settled():
+}
+
+// release lets the terminal message go if all others were settled once.
+func (b *modelBatch) release() {
+	for _, msg := range b.messages {
+		if msg.result() && !msg.settled {
 			return
 		}
 	}
-	if end != nil {
-		end.later = false
+	for _, msg := range b.messages {
+		if !msg.result() && !msg.progress() && msg.made == 0 {
+			msg.later = false
+		}
+	}
+}
+
+func (m *model) redeliver(rt *rapid.T) {
+	var all []batch.Message
+	for _, b := range m.batches {
+		if b.Options.CallbackURL != "" {
+			all = append(all, m.messagesOf(b.given)...)
+		}
+	}
+	if len(all) == 0 {
+		rt.Skip("no message")
+	}
+	id := all[rapid.IntRange(0, len(all)-1).Draw(rt, "message")]
+	m.sendAgain(m.find(id.Batch).messages[id.ID], true)
+	_, err := m.Redeliver(m.ctx, id.Tenant, id.ID)
+	m.ok(err)
+}
+
+// sendAgain moves a message that is asked for.
+func (m *model) sendAgain(msg *modelMessage, manual bool) {
+	if msg.state == batch.MessageSending {
+		msg.again = true
+		return
+	}
+	msg.state, msg.later, msg.manual = batch.MessageWaiting, false, manual
+}
+
+func (m *model) redeliverAll(rt *rapid.T) {
+	r := batch.Redelivery{
+		Tenant: tenant(byte(rapid.IntRange(0, 1).Draw(rt, "tenant"))),
+		State:  rapid.SampledFrom([]batch.MessageState{batch.MessageDelivered, batch.MessageExhausted, batch.MessageCanceled}).Draw(rt, "state"),
+		Host:   rapid.SampledFrom([]string{"", "shop.example:443", "b.example:80"}).Draw(rt, "host"),
+	}
+	m.learn()
+	var wanted []*modelMessage
+	for _, b := range m.batches {
+		for _, msg := range b.messages {
+			if own, _ := b.hosts(); b.Tenant == r.Tenant && msg.state == r.State && !msg.progress() && (r.Host == "" || r.Host == own.host) {
+				wanted = append(wanted, msg)
+			}
+		}
+	}
+	m.order(r, len(wanted))
+	for _, msg := range wanted {
+		m.sendAgain(msg, false)
 	}
 }
 
@@ -271,12 +336,16 @@ func (m *model) restart(rt *rapid.T) {
 	}
 	m.fixture.restart()
 	m.dropped, m.held = append(m.dropped, m.held...), nil
-	for _, d := range m.flying {
-		msg := m.find(d.Batch).messages[d.ID]
-		msg.state, msg.later = batch.MessageWaiting, false
-		msg.attempts++
+	for _, d := range slices.Clone(m.flying) {
+		o := again(d, time.Time{})
+		o.Host = batch.HostUnknown
+		m.land(o)
 	}
-	m.landed, m.flying = append(m.landed, m.flying...), nil
+	for h, known := range m.health {
+		if !known.Notable() { // that it answered is found out again
+			delete(m.health, h)
+		}
+	}
 	for _, b := range m.batches {
 		m.settle(b)
 	}

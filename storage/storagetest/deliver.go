@@ -92,15 +92,15 @@ var delivering = cases{
 		s.same("ledger", s.batch(g).Messages, batch.Ledger{Round: 2, Delivered: 3})
 	}},
 	{"the terminal message goes when its hold is over, settled or not", func(s *fixture) {
-		s.hold = 50 * time.Millisecond
+		s.terms.Hold = 50 * time.Millisecond
 		s.restart()
 		g := s.create(called(4, 2))
 		s.complete()
 		s.takeAll(2, anyHost(2))
 		d := s.takeOne()
 		s.same("message", d.ID, s.terminal(g).ID)
-		if time.Now().Before(s.batch(g).Finished.Add(s.hold)) {
-			s.t.Fatalf("claimed before the end and %v", s.hold)
+		if time.Now().Before(s.batch(g).Finished.Add(s.terms.Hold)) {
+			s.t.Fatalf("claimed before the end and %v", s.terms.Hold)
 		}
 	}},
 	{"a range of many results travels in parts, a result of its own size without its output", func(s *fixture) {
@@ -161,7 +161,7 @@ var delivering = cases{
 	}},
 	{"one host has no more than PerHost in flight, offers included", func(s *fixture) {
 		s.create(called(6, 1))
-		c := batch.MessageClaim{Owner: node, Max: 10, PerHost: 2}
+		c := ask(10, 2)
 		rec, err := s.Record(s.ctx, finishAll(s.claimAll()), c)
 		s.ok(err)
 		ds := append(rec.Deliveries, s.takeAll(2-len(rec.Deliveries), c)...)
@@ -186,11 +186,12 @@ var delivering = cases{
 			}
 		}
 		s.complete()
-		one := batch.MessageClaim{Owner: node, Max: 10, PerHost: 1}
+		one := ask(10, 1)
 		s.takeAll(6, one)
 		s.same("a second of a lane", len(s.take(one)), 0)
 	}},
 	{"a host with hundreds of messages does not hold up another's one", func(s *fixture) {
+		s.proven(batch.TenantID{}, hook)
 		s.create(called(300, 1))
 		s.complete()
 		s.takeOne()
@@ -206,13 +207,14 @@ var delivering = cases{
 		s.t.Fatalf("none of 16 messages was the one of the other host")
 	}},
 	{"a message is in one pair of hands", func(s *fixture) {
+		s.proven(batch.TenantID{}, hook)
 		g := s.create(called(100, 1))
 		s.complete()
 		took := make([][]batch.Delivery, 8)
 		time.Sleep(2 * time.Millisecond) // all of them are due
 		s.together(8, func(n int) error {
 			for {
-				ds, err := s.ClaimMessages(s.ctx, batch.MessageClaim{Owner: fmt.Sprint("node-", n), Max: 3, PerHost: 1000})
+				ds, err := s.ClaimMessages(s.ctx, ask(3, 1000))
 				if err != nil || len(ds) == 0 {
 					return err
 				}

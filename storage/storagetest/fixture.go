@@ -43,7 +43,7 @@ type fixture struct {
 	t     reporter
 	ctx   context.Context
 	place Place
-	hold  time.Duration
+	terms batch.Terms
 	down  ending
 	dead  []batch.Store // killed, still to be let go
 	made  *register
@@ -65,16 +65,24 @@ type given struct {
 }
 
 func newFixture(t reporter, p Place) *fixture {
-	s := &fixture{t: t, ctx: context.Background(), place: p, hold: hold, made: &register{}, patience: patience}
+	s := &fixture{t: t, ctx: context.Background(), place: p, terms: batch.Terms{Hold: hold}, made: &register{}, patience: patience}
 	s.open()
 	return s
 }
 
 func (s *fixture) open() {
 	s.t.Helper()
-	store, err := s.place.Open(s.hold)
+	store, err := s.place.Open(s.terms)
 	s.ok(err)
 	s.Store = store
+}
+
+// endings are the ways in which a store of the place may go down.
+func (s *fixture) endings() []ending {
+	if s.place.Kill == nil {
+		return []ending{closed}
+	}
+	return []ending{closed, killed}
 }
 
 // restart ends the store as the case's family says and opens it again.

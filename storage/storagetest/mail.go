@@ -2,26 +2,45 @@ package storagetest
 
 import (
 	"bytes"
+	"slices"
 	"time"
 
 	"github.com/callbatch/callbatch/batch"
 )
 
-// anyHost asks for as many messages as there may be.
-func anyHost(most int) batch.MessageClaim {
-	return batch.MessageClaim{Owner: node, Max: most, PerHost: 1 << 20}
+// ask asks for messages of every kind, with a bound for each lane.
+func ask(most, perHost int) batch.MessageClaim {
+	return batch.MessageClaim{Owner: node, Max: most, Retries: 1 << 20, Trials: 1 << 20, PerHost: perHost}
 }
+
+// anyHost asks for as many messages as their hosts allow.
+func anyHost(most int) batch.MessageClaim { return ask(most, 1<<20) }
 
 // take claims messages and holds them against the promise of a claim.
 func (s *fixture) take(c batch.MessageClaim) []batch.Delivery {
 	s.t.Helper()
 	ds, err := s.ClaimMessages(s.ctx, c)
 	s.ok(err)
-	if len(ds) > c.Max {
-		s.t.Fatalf("claimed %d messages, asked for %d", len(ds), c.Max)
-	}
+	s.within(c, ds)
 	s.begun(ds)
 	return ds
+}
+
+// within fails unless deliveries are as many of each kind as were asked for.
+func (s *fixture) within(c batch.MessageClaim, ds []batch.Delivery) {
+	s.t.Helper()
+	var retries, trials int
+	for _, d := range ds {
+		if d.Retry() && !d.Manual {
+			retries++
+		}
+		if d.Trial {
+			trials++
+		}
+	}
+	if len(ds) > c.Max || retries > c.Retries || trials > c.Trials {
+		s.t.Fatalf("claimed %d messages, %d of them tried before and %d to hosts not proven; asked for %+v", len(ds), retries, trials, c)
+	}
 }
 
 // begun fails unless the attempts of the deliveries are recorded as begun.
@@ -53,11 +72,28 @@ func (s *fixture) takeOne() batch.Delivery {
 	return s.takeAll(1, anyHost(1))[0]
 }
 
-// quiet fails if there is any message to claim, now or a moment later.
+// proven makes a host known to answer, however many messages it is sent at
+// once. A batch of that tenant remains, its messages delivered.
+func (s *fixture) proven(t batch.TenantID, url string) {
+	s.t.Helper()
+	m := called(16, 1)
+	m.Tenant, m.Options.CallbackURL = t, url
+	g := s.create(m)
+	s.complete()
+	s.deliver(g)
+}
+
+// quiet fails if there is any message to claim.
 func (s *fixture) quiet() {
 	s.t.Helper()
+	s.none(anyHost(10))
+}
+
+// none fails if a claim finds anything, now or a moment later.
+func (s *fixture) none(c batch.MessageClaim) {
+	s.t.Helper()
 	time.Sleep(2 * time.Millisecond)
-	if ds := s.take(anyHost(10)); len(ds) > 0 {
+	if ds := s.take(c); len(ds) > 0 {
 		s.t.Fatalf("claimed %d messages, the first a %s; none should be due", len(ds), ds[0].Type)
 	}
 }
@@ -72,9 +108,14 @@ func attempt(d batch.Delivery, status int) batch.Attempt {
 	}
 }
 
-// ended is the outcome of an attempt after which the message stands as to.
+// ended is the outcome of an attempt after which the message stands as to. A
+// host that took it is one that answers.
 func ended(d batch.Delivery, to batch.MessageState) batch.AttemptOutcome {
-	return batch.AttemptOutcome{Delivery: d, Attempt: attempt(d, 299), State: to}
+	o := batch.AttemptOutcome{Delivery: d, Attempt: attempt(d, 299), State: to}
+	if to == batch.MessageDelivered {
+		o.Host = batch.HostUp
+	}
+	return o
 }
 
 // again is the outcome of an attempt that is followed by another at due.
@@ -137,11 +178,17 @@ func (s *fixture) messagesOf(g *given) []batch.Message {
 	return s.messages(batch.MessageQuery{Tenant: g.Tenant, Batch: &g.ID})
 }
 
+// resultsOf returns the messages that carry results of g.
+func (s *fixture) resultsOf(g *given) []batch.Message {
+	s.t.Helper()
+	return slices.DeleteFunc(s.messagesOf(g), func(m batch.Message) bool { return !m.Result() })
+}
+
 // terminal returns the batch's one terminal message.
 func (s *fixture) terminal(g *given) batch.Message {
 	s.t.Helper()
 	for _, m := range s.messagesOf(g) {
-		if !m.Result() {
+		if m.Owed() && !m.Result() {
 			return m
 		}
 	}

@@ -16,12 +16,13 @@ import (
 // way. In it nothing comes due by itself: what waits waits for an hour.
 func checkModel(t *testing.T, open Opener) {
 	rapid.Check(t, func(rt *rapid.T) {
-		m := &model{fixture: newFixture(rt, open(t))}
+		m := &model{fixture: newFixture(rt, open(t)), health: map[hostOf]batch.Health{}}
 		m.patience = 3 * time.Second // a failure is tried again and again to make it small
 		defer m.shut()
 		rt.Repeat(map[string]func(*rapid.T){
 			"create": m.create, "discard": m.discard, "claim": m.claim, "record": m.record, "cancel": m.cancel,
-			"claim messages": m.take, "attempted": m.attempted, "restart": m.restart, "": m.compare,
+			"claim messages": m.take, "attempted": m.attempted, "redeliver": m.redeliver, "redeliver all": m.redeliverAll,
+			"restart": m.restart, "": m.compare,
 		})
 		m.inspect()
 		m.audit()
@@ -36,6 +37,14 @@ type model struct {
 	dropped []batch.Work     // that were
 	flying  []batch.Delivery // in flight
 	landed  []batch.Delivery // that were
+	health  map[hostOf]batch.Health
+}
+
+// hostOf is a host as a tenant knows it, or as all do.
+type hostOf struct {
+	tenant batch.TenantID
+	all    bool
+	host   string
 }
 
 type modelBatch struct {
@@ -53,12 +62,18 @@ type modelItem struct {
 }
 
 type modelMessage struct {
-	result   bool
-	state    batch.MessageState
+	typ      string
+	state    batch.MessageState // parked is waiting
 	made     int
 	attempts int
-	later    bool
+	later    bool // not due within the test
+	settled  bool // once
+	manual   bool
+	again    bool
 }
+
+func (msg *modelMessage) result() bool   { return msg.typ == batch.TypeResults }
+func (msg *modelMessage) progress() bool { return msg.typ == batch.TypeProgress }
 
 func (m *model) find(id batch.ID) *modelBatch {
 	i := slices.IndexFunc(m.batches, func(b *modelBatch) bool { return b.ID == id })
@@ -118,7 +133,7 @@ func (b *modelBatch) due(number int) (is []int) {
 // while a batch is being canceled its unfinished blocks may be told of now or
 // at the end.
 func (b *modelBatch) ranges() (least, most int) {
-	if b.Options.CallbackURL == "" || b.Options.CallbackMode != batch.ModeResults {
+	if !b.Options.Messages() || b.Options.CallbackMode == batch.ModeSummary {
 		return 0, 0
 	}
 	for n := range b.first {
@@ -177,15 +192,11 @@ func (m *model) claimable(c batch.Claim, b *modelBatch, number int) string {
 	return ""
 }
 
-// sendable says why a message may not be claimed now, or nothing.
-func (m *model) sendable(c batch.MessageClaim, b *modelBatch, id batch.MessageID) string {
-	flying := 0
-	for _, d := range m.flying {
-		if d.Tenant == b.Tenant && d.Host == batch.CallbackHost(b.Options.CallbackURL) {
-			flying++
-		}
-	}
+// sendable says why a message may not be claimed at a time, or nothing.
+func (m *model) sendable(c batch.MessageClaim, b *modelBatch, id batch.MessageID, now time.Time) string {
 	msg := b.messages[id]
+	own, all := b.hosts()
+	flying, everybodys := m.inFlight(own), m.inFlight(all)
 	switch {
 	case msg == nil:
 		return "nobody knows it"
@@ -193,8 +204,47 @@ func (m *model) sendable(c batch.MessageClaim, b *modelBatch, id batch.MessageID
 		return fmt.Sprintf("it is %v, due later: %v", msg.state, msg.later)
 	case flying >= c.PerHost:
 		return fmt.Sprintf("%d are in flight", flying)
+	case !m.health[own].Proven() && c.Trials == 0:
+		return "its host is not proven"
+	case msg.manual:
+		return ""
+	case msg.made > 0 && c.Retries == 0:
+		return "it was tried before"
+	case m.health[own].Allows(flying, now) == 0:
+		return fmt.Sprintf("with %d in flight its host stands %+v", flying, m.health[own])
+	case m.health[all].Recovering() && m.health[all].Allows(everybodys, now) == 0:
+		return fmt.Sprintf("with %d in flight its host stands %+v with all", everybodys, m.health[all])
 	}
 	return ""
+}
+
+// hosts returns where the messages of b go, as its tenant knows it and as all
+// do.
+func (b *modelBatch) hosts() (own, all hostOf) {
+	h := batch.CallbackHost(b.Options.CallbackURL)
+	return hostOf{tenant: b.Tenant, host: h}, hostOf{all: true, host: h}
+}
+
+func (m *model) inFlight(h hostOf) (n int) {
+	for _, d := range m.flying {
+		if d.Host == h.host && (h.all || d.Tenant == h.tenant) {
+			n++
+		}
+	}
+	return n
+}
+
+// heal moves what is known of a host by the end of an attempt.
+func (m *model) heal(b *modelBatch, o batch.AttemptOutcome) {
+	if o.Refund || o.Delivery.Manual || o.Host == batch.HostUnknown {
+		return
+	}
+	own, all := b.hosts()
+	m.health[own] = m.health[own].After(o.Host, o.Delivery.Started, time.Now())
+	if o.Host == batch.HostDown {
+		o.Host = batch.HostUp
+	}
+	m.health[all] = m.health[all].After(o.Host, o.Delivery.Started, time.Now())
 }
 
 // learn takes in the messages that a step has made.
@@ -203,28 +253,29 @@ func (m *model) learn() {
 		if b.status == batch.Canceled {
 			m.eventually("a canceled batch ends", func() bool { return m.batch(b.given).Status.Terminal() })
 		}
-		if b.Options.CallbackURL == "" {
-			continue
-		}
-		made := m.messagesOf(b.given)
-		slices.Reverse(made)
 		owed := 0
 		var end *modelMessage
-		for _, msg := range made {
+		for _, msg := range m.messagesOf(b.given) {
 			known := b.messages[msg.ID]
 			if known == nil {
-				known = &modelMessage{result: msg.Result(), state: batch.MessageWaiting}
+				known = &modelMessage{typ: msg.Type, state: batch.MessageWaiting}
+				if b.Options.CallbackMode == batch.ModePull {
+					known.state, known.settled = batch.MessagePulled, msg.Owed()
+				}
 				b.messages[msg.ID] = known
-				if !known.result {
+				if msg.Owed() && !known.result() {
 					end = known
 				}
 			}
-			if known.result && !known.state.Settled() {
+			if known.progress() && known.state == batch.MessageWaiting && msg.State == batch.MessageCanceled {
+				known.state, known.manual = batch.MessageCanceled, false // another, or the end, replaced it
+			}
+			if known.result() && !known.settled {
 				owed++
 			}
 		}
 		if end != nil {
-			end.later = owed > 0
+			end.later = owed > 0 && !end.settled
 		}
 	}
 }
@@ -233,7 +284,7 @@ func (m *model) learn() {
 func (m *model) begin(c batch.MessageClaim, ds []batch.Delivery) {
 	for _, d := range ds {
 		b := m.find(d.Batch)
-		if why := m.sendable(c, b, d.ID); why != "" {
+		if why := m.sendable(c, b, d.ID, time.Now().Add(time.Second)); why != "" {
 			m.t.Fatalf("message %v was claimed although %s", d.ID, why)
 		}
 		msg := b.messages[d.ID]
@@ -256,16 +307,32 @@ func (m *model) compare(*rapid.T) {
 		var ledger batch.Ledger
 		for _, msg := range m.messagesOf(b.given) {
 			known := b.messages[msg.ID]
-			m.same("message", []any{msg.State, msg.Made}, []any{known.state, known.made})
+			state := msg.State
+			if state == batch.MessageParked {
+				m.same("parked though its host is open to it", m.closed(b) && !known.manual && !known.later, true)
+				state = batch.MessageWaiting
+			}
+			m.same("message", []any{state, msg.Made, msg.Manual, msg.Again, msg.Owed() && msg.Settled}, []any{known.state, known.made, known.manual, known.again, known.settled})
 			count(&ledger, msg)
 		}
 		m.same("ledger", got.Messages, ledger)
 		if least, most := b.ranges(); ledger.Round < least || ledger.Round > most {
 			m.t.Fatalf("%d result messages of a batch that is %v, want %d to %d", ledger.Round, b.status, least, most)
 		}
-		ends := len(b.messages) - ledger.Round
-		m.same("terminal messages", ends == 1, b.status.Terminal() && b.Options.CallbackURL != "")
+		ends := 0
+		for _, msg := range b.messages {
+			if !msg.result() && !msg.progress() {
+				ends++
+			}
+		}
+		m.same("terminal messages", ends == 1, b.status.Terminal() && b.Options.Messages())
 	}
+}
+
+// closed reports whether the breaker of a batch's host is open.
+func (m *model) closed(b *modelBatch) bool {
+	own, all := b.hosts()
+	return m.health[own].Open() || m.health[all].Open()
 }
 
 // inspect holds every result and attempt against the model.

@@ -161,6 +161,45 @@ var reading = cases{
 		d := s.takeOne()
 		s.same("sending", ids(s.messages(batch.MessageQuery{Tenant: d.Tenant, State: batch.MessageSending, Limit: 1})), []batch.MessageID{d.ID})
 	}},
+	{"messages are listed by state and host, and in a batch", func(s *fixture) {
+		as := []batch.MessageState{batch.MessageDelivered, batch.MessageExhausted, batch.MessageBlocked, batch.MessageCanceled, batch.MessageWaiting, batch.MessageSending}
+		want := map[string][]batch.MessageID{}
+		for n, url := range []string{"https://a.example/", "https://b.example/"} {
+			for i, state := range as {
+				m := nth(n*len(as) + i)
+				m.Options.CallbackURL = url
+				g := s.create(m)
+				s.complete()
+				d := s.takeOf(g)
+				o := ended(d, state)
+				o.Due = now().Add(time.Hour)
+				if state != batch.MessageSending {
+					s.attempted(o)
+				}
+				for _, key := range []string{d.Host, state.String(), d.Host + state.String(), g.ID.String() + state.String()} {
+					want[key] = append([]batch.MessageID{d.ID}, want[key]...)
+				}
+				time.Sleep(2 * time.Millisecond) // ids are in order of the millisecond
+				q := batch.MessageQuery{Tenant: tenant(1), Batch: &g.ID, State: state}
+				s.same("in its batch", ids(s.messages(q)), want[g.ID.String()+state.String()])
+				q.State = batch.MessageParked
+				s.same("in its batch by another state", len(s.messages(q)), 0)
+			}
+		}
+		for _, limit := range []int{1, 5} {
+			for _, host := range []string{"a.example:443", "b.example:443"} {
+				s.same(host, ids(s.messages(batch.MessageQuery{Tenant: tenant(1), Host: host, Limit: limit})), want[host])
+				for _, state := range as {
+					s.same(state.String(), ids(s.messages(batch.MessageQuery{Tenant: tenant(1), State: state, Limit: limit})), want[state.String()])
+					s.same(host+state.String(), ids(s.messages(batch.MessageQuery{Tenant: tenant(1), State: state, Host: host, Limit: limit})), want[host+state.String()])
+				}
+			}
+		}
+		for _, state := range as {
+			s.same("another tenant's", len(s.messages(batch.MessageQuery{State: state})), 0)
+		}
+		s.same("of an unknown host", len(s.messages(batch.MessageQuery{Tenant: tenant(1), Host: "c.example:443"})), 0)
+	}},
 	{"another tenant's is not there", func(s *fixture) {
 		m := called(2, 1)
 		m.Tenant = tenant(1)

@@ -173,9 +173,9 @@ var reopening = cases{
 		s.same("blocks", len(s.claimAs(c)), 2)
 		s.restart()
 		s.complete()
-		s.takeAll(2, batch.MessageClaim{Owner: node, PerHost: 2})
+		s.takeAll(2, ask(0, 2))
 		s.restart()
-		s.takeAll(2, batch.MessageClaim{Owner: node, PerHost: 2})
+		s.takeAll(2, ask(0, 2))
 	}},
 	{"lists are the same", func(s *fixture) {
 		for n := range 12 {

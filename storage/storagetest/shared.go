@@ -83,6 +83,7 @@ var sharing = []struct {
 		}
 	}},
 	{"a message is sent by one of them", func(a, b *fixture) {
+		a.proven(batch.TenantID{}, hook)
 		a.create(called(40, 1))
 		a.complete()
 		time.Sleep(2 * time.Millisecond) // all of them are due
@@ -90,7 +91,7 @@ var sharing = []struct {
 		a.together(6, func(n int) error {
 			s := []*fixture{a, b}[n%2]
 			for {
-				ds, err := s.ClaimMessages(s.ctx, batch.MessageClaim{Owner: fmt.Sprint("node-", n), Max: 2, PerHost: 1000})
+				ds, err := s.ClaimMessages(s.ctx, ask(2, 1000))
 				if err != nil || len(ds) == 0 {
 					return err
 				}

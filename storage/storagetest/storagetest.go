@@ -12,7 +12,6 @@ package storagetest
 
 import (
 	"testing"
-	"time"
 
 	"github.com/callbatch/callbatch/batch"
 )
@@ -20,9 +19,9 @@ import (
 // A Place is where a store keeps what must outlive it. One store of a place
 // is open at a time.
 type Place struct {
-	// Open opens the store with what the place holds; hold is the longest a
-	// terminal message waits for the others of its round.
-	Open func(hold time.Duration) (batch.Store, error)
+	// Open opens the store with what the place holds. The key of the links is
+	// the store's own.
+	Open func(terms batch.Terms) (batch.Store, error)
 
 	// Kill leaves the place as it is when the process of the open store dies
 	// at once: nothing that store does from now on, its Close included,
@@ -64,6 +63,10 @@ func Run(t *testing.T, open Opener) {
 		{"record", recording},
 		{"cancel", canceling},
 		{"deliver", delivering},
+		{"budget", budgeting},
+		{"redeliver", redelivering},
+		{"pull", pulling},
+		{"feed", feeding},
 		{"read", reading},
 		{"limits", limits},
 		{"keep", keeping},

@@ -1,0 +1,75 @@
+package api
+
+import (
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/callbatch/callbatch/batch"
+	"github.com/callbatch/callbatch/batch/intake"
+)
+
+// mostInput bounds the body of a call that is no submission, in bytes.
+const mostInput = 64 << 10
+
+// input reads the JSON object that is the body of a small call.
+func (r *request) input(into any) error {
+	if r.ContentLength == 0 {
+		return intake.Object(nil, into)
+	}
+	if err := checkForm(r.Header); err != nil {
+		return err
+	}
+	tooLarge := batch.Refuse(batch.TooLarge, "body_too_large", "the body of this call has at most %d bytes", mostInput)
+	if r.ContentLength > mostInput {
+		return tooLarge
+	}
+	b, err := io.ReadAll(io.LimitReader(r.Body, mostInput+1))
+	switch {
+	case err != nil:
+		return brokenOff(r.Request)
+	case len(b) > mostInput:
+		return tooLarge
+	}
+	return intake.Object(b, into)
+}
+
+// checkForm refuses a body that does not say it is plain JSON.
+func checkForm(h http.Header) error {
+	kind := strings.Join(h.Values("Content-Type"), ", ")
+	media, params, err := mime.ParseMediaType(kind)
+	if charset := params["charset"]; err != nil || media != "application/json" || charset != "" && !strings.EqualFold(charset, "utf-8") {
+		return batch.Refuse(batch.Unsupported, "unsupported_content_type", "the content type is application/json, not %q", fmt.Sprintf("%.80s", kind))
+	}
+	if coding := strings.Join(h.Values("Content-Encoding"), ", "); coding != "" && !strings.EqualFold(coding, "identity") {
+		return batch.Refuse(batch.Unsupported, "unsupported_coding", "this call takes its body without a content coding")
+	}
+	return nil
+}
+
+// refuseIdempotencyKey refuses the header rather than promise what is not kept.
+func refuseIdempotencyKey(h http.Header) error {
+	if _, has := h["Idempotency-Key"]; has {
+		return badParam("unsupported_header", "Idempotency-Key is not supported here")
+	}
+	return nil
+}
+
+// problemAt is something wrong with one member of a body or one option.
+func problemAt(pointer, code, format string, args ...any) batch.Problem {
+	return batch.Problem{Index: -1, Line: -1, Pointer: pointer, Code: code, Detail: fmt.Sprintf(format, args...)}
+}
+
+// unacceptable is the refusal of a body that is well formed; there is at least
+// one problem with it.
+func unacceptable(ps ...batch.Problem) error {
+	e := &batch.Error{Code: batch.Invalid, Reason: ps[0].Code, Message: ps[0].Detail, Places: ps[:min(len(ps), batch.MaxProblems)]}
+	e.More = len(ps) - len(e.Places)
+	if slices.ContainsFunc(ps, func(p batch.Problem) bool { return p.Code != e.Reason }) {
+		e.Reason = ""
+	}
+	return e
+}

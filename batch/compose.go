@@ -1,0 +1,200 @@
+package batch
+
+import (
+	"encoding/json"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// A Range is a finished block with the results of the current round that it
+// holds, by index.
+type Range struct {
+	Key     BlockKey
+	Ordinal int // of the block in its batch, from 0
+	Results []Result
+}
+
+// RangeMessages returns the messages that carry the results of a range: none
+// if nothing in it ever ran, or the client wants no results or no callback.
+func RangeMessages(s Spec, p Progress, r Range, t Terms, now time.Time) []Message {
+	if len(r.Results) == 0 || !s.carriesResults() {
+		return nil
+	}
+	data := resultsData{
+		eventData: newEventData(s, p), Range: r.Ordinal, Ranges: s.Blocks, Part: 999, Parts: 999,
+		FirstIndex: s.Items, LastIndex: s.Items,
+	}
+	room := s.Options.CallbackPageBytes - len(envelope(TypeResults, now, data)) - 2
+	pages := paginate(r.Results, room, s.Options.CallbackPageItems)
+	ms := make([]Message, len(pages))
+	for i, pg := range pages {
+		data.Part, data.Parts = i, len(pages)
+		data.FirstIndex, data.LastIndex = r.Results[pg.from].Index, r.Results[pg.to-1].Index
+		ms[i] = newMessage(s, p, TypeResults, t, now)
+		ms[i].Head, ms[i].Tail = splitResults(envelope(TypeResults, now, data))
+		if pg.bare {
+			ms[i].Head = appendBare(ms[i].Head, r.Results[pg.from], t.Links.OutputURL(s, data.FirstIndex))
+			continue
+		}
+		ms[i].Refs = []Ref{r.ref(p, pg)}
+	}
+	return ms
+}
+
+// carriesResults reports whether results travel in messages.
+func (s Spec) carriesResults() bool {
+	return s.Options.Messages() && s.Options.CallbackMode != ModeSummary
+}
+
+func (r Range) ref(p Progress, pg page) Ref {
+	return Ref{
+		Part: r.Key.Part, Number: r.Key.Number, Round: p.Round,
+		From: r.Results[pg.from].Index, To: r.Results[pg.to-1].Index + 1,
+	}
+}
+
+// EndMessages returns the messages that go with the end of a batch, the
+// terminal one last. only is the batch's range if it has just one: its
+// results travel in the terminal message if they fit, else before it.
+func EndMessages(s Spec, p Progress, only *Range, t Terms, now time.Time) []Message {
+	if !s.Options.Messages() {
+		return nil
+	}
+	var ms []Message
+	end := newMessage(s, p, "batch."+p.Status.String(), t, now)
+	link := t.Links.ResultsURL(s)
+	if only != nil && s.carriesResults() && p.Messages.Round == 0 {
+		body := envelope(end.Type, now, newEndData(s, p, link, true))
+		pages := paginate(only.Results, s.Options.CallbackPageBytes-len(body), s.Options.CallbackPageItems)
+		if len(pages) == 0 || len(pages) == 1 && !pages[0].bare {
+			end.Head, end.Tail = splitResults(body)
+			for _, pg := range pages {
+				end.Refs = append(end.Refs, only.ref(p, pg))
+			}
+			return []Message{end}
+		}
+		ms = RangeMessages(s, p, *only, t, now)
+	}
+	for _, m := range ms {
+		p.Post(m)
+	}
+	end.Head = envelope(end.Type, now, newEndData(s, p, link, false))
+	if p.Messages.Owed > 0 && !end.State.Settled() {
+		end.Due = end.Due.Add(t.WithDefaults().Hold)
+		end.Until = end.Due.Add(t.WithDefaults().Window)
+	}
+	return append(ms, end)
+}
+
+// tellEvery is how far two messages about progress are apart at least.
+const tellEvery = 10 * time.Second
+
+// ProgressMessage returns word of the progress if the client asked for it and
+// it is time: at each tenth of the items, never within 10 s of the last, and
+// not once the batch is over.
+func ProgressMessage(s Spec, p Progress, t Terms, now time.Time) (m Message, told Told, ok bool) {
+	if p.Status.Terminal() || !s.Options.Wants(TypeProgress) || !s.Options.Messages() {
+		return m, p.Told, false
+	}
+	tenth := 10 * p.Done.Sum() / max(1, s.Items)
+	if tenth <= p.Told.Tenth || tenth > 9 || now.Before(p.Told.At.Add(tellEvery)) {
+		return m, p.Told, false
+	}
+	m = newMessage(s, p, TypeProgress, t, now)
+	m.Head = envelope(TypeProgress, now, progressData{
+		eventData: newEventData(s, p), Status: p.Status, Counts: Batch{Spec: s, Progress: p}.Counts(), Percent: 10 * tenth,
+	})
+	return m, Told{Message: m.ID, Tenth: tenth, At: now.UTC()}, true
+}
+
+func newMessage(s Spec, p Progress, typ string, t Terms, now time.Time) Message {
+	now = now.UTC()
+	m := Message{
+		ID: NewMessageID(now), Tenant: s.Tenant, Batch: s.ID, Type: typ, Round: p.Round,
+		Host: CallbackHost(s.Options.CallbackURL), State: MessageWaiting, Created: now, Due: now,
+		Until: now.Add(t.WithDefaults().Window),
+	}
+	if s.Options.CallbackMode == ModePull {
+		m.State, m.Settled, m.Ended, m.Due, m.Until = MessagePulled, true, now, time.Time{}, time.Time{}
+	}
+	return m
+}
+
+// CallbackHost returns the lane of a callback URL: its host and port. It is
+// empty if there is none.
+func CallbackHost(raw string) string {
+	if raw == "" {
+		return ""
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		return ""
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80"}[strings.ToLower(u.Scheme)]
+	}
+	if port == "" {
+		port = "443"
+	}
+	return net.JoinHostPort(strings.ToLower(u.Hostname()), port)
+}
+
+// page is a run of results that travel in one message.
+type page struct {
+	from, to int
+	bare     bool
+}
+
+// paginate cuts results into pages of at most room bytes and most results.
+// A result that does not fit any page has one of its own, without its output.
+func paginate(results []Result, room, most int) []page {
+	var pages []page
+	var scratch []byte
+	used := 0
+	for i, r := range results {
+		scratch = AppendResult(scratch[:0], r)
+		size := len(scratch) + 1
+		if size > room {
+			pages = append(pages, page{from: i, to: i + 1, bare: true})
+			used = room
+			continue
+		}
+		last := len(pages) - 1
+		if last < 0 || used+size > room || pages[last].to-pages[last].from >= most {
+			pages = append(pages, page{from: i, to: i})
+			last, used = last+1, 0
+		}
+		pages[last].to = i + 1
+		used += size
+	}
+	return pages
+}
+
+// appendBare appends the result without what makes it too large for any
+// message: its output, of which it says where it is, or what the upstream
+// said.
+func appendBare(dst []byte, r Result, url string) []byte {
+	if r.Status != ItemSucceeded {
+		r.Payload = shortError(r.Payload)
+		return AppendResult(dst, r)
+	}
+	r.Payload = []byte("null")
+	if url != "" {
+		r.Payload = appendString(nil, url)
+	}
+	return appendResult(dst, r, "output_url")
+}
+
+// shortError returns the JSON of a failure without what the upstream said and
+// with the beginning of its message.
+func shortError(payload []byte) []byte {
+	var f Failure
+	if json.Unmarshal(payload, &f) != nil {
+		return payload
+	}
+	f.Body, f.Message = "", clip(f.Message)
+	return f.JSON()
+}

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/callbatch/callbatch/batch/client"
+)
+
+// feedWait is how long a server is asked to hold back an empty answer.
+const feedWait = time.Minute
+
+// A pulled is one line of the feed.
+type pulled struct {
+	client.Event
+	Next client.Text `json:"next"` // for --after, to go on behind this line; null: not here
+}
+
+// pull writes the feed: what there is, or for ever. A reader who has read a
+// line with its next has read all before it.
+func (q *inquiry) pull(ctx context.Context, w *world, c *client.Client) error {
+	o := client.FeedOptions{After: q.after}
+	if q.follow {
+		o.Wait = feedWait
+	}
+	for {
+		page, err := c.Feed(ctx, o)
+		if q.follow && ctx.Err() != nil {
+			return nil // as it ends
+		}
+		if err != nil {
+			return err
+		}
+		o.After = page.Next
+		for i, e := range page.Data {
+			line := pulled{Event: e}
+			if i == len(page.Data)-1 {
+				line.Next = client.Text(page.Next)
+			}
+			if err := writeDocument(w, line); err != nil {
+				return err
+			}
+		}
+		if len(page.Data) == 0 && !q.follow {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(page.RetryAfter):
+		}
+	}
+}

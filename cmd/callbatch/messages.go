@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"unicode"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/callbatch/callbatch/batch"
+	"github.com/callbatch/callbatch/batch/client"
+)
+
+func newMessages(w *world) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "messages [BATCH|MESSAGE]",
+		Short: "Show the webhooks, and how their delivery stands",
+		Long: `List the messages of a batch, or of all, newest first; or show one message with
+every attempt to deliver it.
+
+With --feed all messages come with their bodies, oldest first, one JSON object a
+line: for a receiver that cannot be called. Where "next" of a line is not null,
+--after goes on behind that line another time. No message is missed so; drop an
+id you have seen.`,
+		Example: `  callbatch messages --status exhausted --host shop.example:443
+  callbatch messages msg_… --verbose
+  callbatch messages --feed --follow | jq -c .body.data`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usagef("usage: %s", cmd.UseLine())
+			}
+			return nil
+		},
+	}
+	q := inquiry{status: choice{words: messageWords(batch.MessageWaiting)}}
+	q.register(cmd)
+	output := outputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		q.output = *output
+		purpose, err := q.complete(cmd.Flags(), args)
+		if err != nil {
+			return err
+		}
+		c, err := connect(w)
+		if err != nil {
+			return err
+		}
+		switch purpose {
+		case ofFeed:
+			return q.pull(cmd.Context(), w, c)
+		case ofOne:
+			return q.show(cmd.Context(), w, c, args[0])
+		default:
+			return q.list(cmd.Context(), w, c)
+		}
+	}
+	return cmd
+}
+
+// An inquiry is what messages was asked.
+type inquiry struct {
+	output output
+
+	batch  string // of a list
+	status choice
+	host   string
+	limit  int
+	all    bool
+
+	verbose bool // of one message
+	body    bool
+
+	feed   bool
+	after  string
+	follow bool
+}
+
+// What messages does, in the words that say which flags go with it.
+const (
+	ofList = "a list of messages"
+	ofOne  = "one message"
+	ofFeed = "--feed"
+)
+
+// purposes are those of the flags that go with one thing only.
+var purposes = map[string]string{
+	"status": ofList, "host": ofList, "limit": ofList, "all": ofList,
+	"verbose": ofOne, "body": ofOne,
+	"after": ofFeed, "follow": ofFeed,
+}
+
+func (q *inquiry) register(cmd *cobra.Command) {
+	f := cmd.Flags()
+	q.status.register(cmd, "status", "only messages with this `status`")
+	f.StringVar(&q.host, "host", "", "only messages to this `host:port`")
+	f.IntVar(&q.limit, "limit", 50, "show `N` at most")
+	f.BoolVar(&q.all, "all", false, "show all there are")
+	f.BoolVarP(&q.verbose, "verbose", "v", false, "with one message: also the headers and the receiver's answers")
+	f.BoolVar(&q.body, "body", false, "with one message: its body alone, byte for byte")
+	f.BoolVar(&q.feed, "feed", false, "pull the messages, oldest first")
+	f.StringVar(&q.after, "after", "", "with --feed: begin behind this `place`, which an earlier line gave as next")
+	f.BoolVar(&q.follow, "follow", false, "with --feed: go on with new messages until Ctrl-C")
+}
+
+// complete judges flags and argument together, and says what is wanted.
+func (q *inquiry) complete(flags *pflag.FlagSet, args []string) (purpose string, err error) {
+	purpose = ofList
+	switch {
+	case q.feed && len(args) > 0:
+		return "", usagef("--feed is of all batches: leave out %s", args[0])
+	case q.feed:
+		purpose = ofFeed
+	case len(args) > 0:
+		if purpose, err = q.name(args[0]); err != nil {
+			return "", err
+		}
+	}
+	flags.Visit(func(f *pflag.Flag) {
+		if p, bound := purposes[f.Name]; bound && p != purpose {
+			err = usagef("--%s is for %s", f.Name, p)
+		}
+	})
+	switch {
+	case err != nil:
+	case q.limit < 1:
+		err = usagef("--limit is 1 or more")
+	case q.all && flags.Changed("limit"):
+		err = usagef("--all has no --limit")
+	case q.body && (q.output == outputJSON || q.verbose):
+		err = usagef("--body gives the body alone: leave out --output and --verbose")
+	}
+	return purpose, err
+}
+
+// name takes the argument for what it names.
+func (q *inquiry) name(arg string) (purpose string, err error) {
+	if _, err := batch.ParseMessageID(arg); err == nil {
+		return ofOne, nil
+	}
+	if _, err := batch.ParseID(arg); err != nil {
+		return "", usagef("%q names neither a batch (bat_…) nor a message (msg_…): %w", arg, err)
+	}
+	q.batch = arg
+	return ofList, nil
+}
+
+// mostPage is how many messages a server shows at a time.
+const mostPage = 200
+
+// list writes messages, a line each.
+func (q *inquiry) list(ctx context.Context, w *world, c *client.Client) error {
+	o := client.MessageOptions{Batch: q.batch, Status: q.status.word, Host: q.host, Limit: mostPage}
+	if !q.all {
+		o.Limit = min(q.limit, mostPage-1) + 1 // the one too many tells that there are more
+	}
+	n := 0
+	for m, err := range c.AllMessages(ctx, o) {
+		if err != nil {
+			return err
+		}
+		if n == q.limit && !q.all {
+			fmt.Fprintln(w.stderr, "there are more: --limit N or --all shows them")
+			return nil
+		}
+		if n++; n == 1 && q.output == outputText {
+			fmt.Fprintf(w.stdout, listLine+"\n", "id", "type", "status", "attempts", "next attempt", "host", "created")
+		}
+		if err := q.line(w, m); err != nil {
+			return err
+		}
+	}
+	if n == 0 && q.output == outputText {
+		fmt.Fprintln(w.stderr, "no messages")
+	}
+	return nil
+}
+
+// listLine is a line of the list: id, type, status, attempts, next attempt,
+// host, created.
+const listLine = "%-30s  %-15s  %-9s  %8v  %-26s  %-21s  %s"
+
+func (q *inquiry) line(w *world, m client.Message) error {
+	if q.output == outputJSON {
+		return writeDocument(w, m)
+	}
+	next := "-"
+	if m.Next != nil {
+		next = localTime(m.Next)
+	}
+	line := fmt.Sprintf(listLine, m.ID, m.Type, m.Status, m.Made, next, cmp.Or(m.Host, "-"), localTime(&m.Created))
+	_, err := fmt.Fprintln(w.stdout, printable(line, 2*mostShown))
+	return err
+}
+
+// writeDocument writes a document of the API as a line of JSON with the same
+// value and nothing in it that could do something to a terminal.
+func writeDocument(w *world, doc any) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(doc); err != nil {
+		return err
+	}
+	_, err := w.stdout.Write(escapeJSON(b.Bytes(), unprintable))
+	return err
+}
+
+func unprintable(r rune) bool { return !unicode.IsGraphic(r) }
+
+// messageWords are the words for the states of a message, from first on.
+func messageWords(first batch.MessageState) (words []string) {
+	for s := first; s <= batch.MessagePulled; s++ {
+		words = append(words, s.String())
+	}
+	return words
+}
