@@ -38,7 +38,7 @@ func RangeMessages(s Spec, p Progress, r Range, t Terms, now time.Time) []Messag
 			ms[i].Head = appendBare(ms[i].Head, r.Results[pg.from], t.Links.OutputURL(s, data.FirstIndex))
 			continue
 		}
-		ms[i].Refs = []Ref{r.ref(p, pg)}
+		ms[i].Refs, ms[i].Carried = []Ref{r.ref(p, pg)}, r.Results[pg.from:pg.to]
 	}
 	return ms
 }
@@ -71,7 +71,7 @@ func EndMessages(s Spec, p Progress, only *Range, t Terms, now time.Time) []Mess
 		if len(pages) == 0 || len(pages) == 1 && !pages[0].bare {
 			end.Head, end.Tail = splitResults(body)
 			for _, pg := range pages {
-				end.Refs = append(end.Refs, only.ref(p, pg))
+				end.Refs, end.Carried = []Ref{only.ref(p, pg)}, only.Results[pg.from:pg.to]
 			}
 			return []Message{end}
 		}
@@ -106,13 +106,14 @@ func ProgressMessage(s Spec, p Progress, t Terms, now time.Time) (m Message, tol
 	m.Head = envelope(TypeProgress, now, progressData{
 		eventData: newEventData(s, p), Status: p.Status, Counts: Batch{Spec: s, Progress: p}.Counts(), Percent: 10 * tenth,
 	})
-	return m, Told{Message: m.ID, Tenth: tenth, At: now.UTC()}, true
+	return m, Told{Message: p.Told.Message, Tenth: tenth, At: now.UTC()}, true
 }
 
+// newMessage returns a message without its id, which is the store's to give.
 func newMessage(s Spec, p Progress, typ string, t Terms, now time.Time) Message {
 	now = now.UTC()
 	m := Message{
-		ID: NewMessageID(now), Tenant: s.Tenant, Batch: s.ID, Type: typ, Round: p.Round,
+		Tenant: s.Tenant, Batch: s.ID, Type: typ, Round: p.Round,
 		Host: CallbackHost(s.Options.CallbackURL), State: MessageWaiting, Created: now, Due: now,
 		Until: now.Add(t.WithDefaults().Window),
 	}

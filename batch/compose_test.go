@@ -55,7 +55,7 @@ func TestRangeMessages(t *testing.T) {
 		want := Message{
 			ID: ms[0].ID, Batch: spec.ID, Type: TypeResults, Round: 1, Host: "shop.example:443", State: MessageWaiting,
 			Created: made, Due: made, Until: made.Add(terms.Window), Head: ms[0].Head, Tail: ms[0].Tail,
-			Refs: []Ref{{Part: 3, Number: 5, Round: 1, From: 0, To: 2}},
+			Refs: []Ref{{Part: 3, Number: 5, Round: 1, From: 0, To: 2}}, Carried: rs,
 		}
 		if diff := cmp.Diff(want, ms[0]); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
@@ -87,7 +87,7 @@ func TestRangeMessages(t *testing.T) {
 		}
 		want := Message{
 			ID: ms[0].ID, Batch: s.ID, Type: TypeResults, Round: 1, State: MessagePulled, Settled: true, Created: made, Ended: made,
-			Head: ms[0].Head, Tail: ms[0].Tail, Refs: []Ref{{Round: 1, To: 2}},
+			Head: ms[0].Head, Tail: ms[0].Tail, Refs: []Ref{{Round: 1, To: 2}}, Carried: rs,
 		}
 		if diff := cmp.Diff(want, ms[0]); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
@@ -186,7 +186,7 @@ func TestEndMessages(t *testing.T) {
 		}
 		want := Message{
 			ID: ms[0].ID, Tenant: TenantID{2}, Batch: one.ID, Type: TypeCompleted, Round: 1, Host: "shop.example:443", State: MessageWaiting,
-			Created: made, Due: made, Until: made.Add(terms.Window), Head: ms[0].Head, Tail: ms[0].Tail, Refs: []Ref{{Round: 1, To: 2}},
+			Created: made, Due: made, Until: made.Add(terms.Window), Head: ms[0].Head, Tail: ms[0].Tail, Refs: []Ref{{Round: 1, To: 2}}, Carried: rs,
 		}
 		if diff := cmp.Diff(want, ms[0]); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)

@@ -1,6 +1,7 @@
 package batch
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
@@ -47,6 +48,18 @@ func NewMessageID(now time.Time) MessageID { return newID(now) }
 func FirstMessageID(t time.Time) (id MessageID) {
 	made := newID(t)
 	copy(id[:5], made[:5])
+	return id
+}
+
+// NextMessageID returns an id for a message made now that is greater than the
+// last: ids of one store are in the order in which their messages were made
+// durable, even if its clock goes back. 64 random bits of it cannot be guessed.
+func NextMessageID(last MessageID, now time.Time) MessageID {
+	id := NewMessageID(now)
+	binary.BigEndian.PutUint64(id[:], binary.BigEndian.Uint64(id[:])&^0xffffff) // the milliseconds, and a count of 0
+	if bytes.Compare(id[:8], last[:8]) <= 0 {
+		binary.BigEndian.PutUint64(id[:], binary.BigEndian.Uint64(last[:])+1)
+	}
 	return id
 }
 

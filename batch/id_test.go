@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 )
 
 func TestID(t *testing.T) {
@@ -73,5 +75,29 @@ func TestID(t *testing.T) {
 				t.Errorf("%q was read as %s", bad, id)
 			}
 		})
+	}
+}
+
+func TestNextMessageID(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		now, last := made, MessageID{}
+		for range 50 {
+			now = now.Add(time.Duration(rapid.IntRange(-3, 3).Draw(t, "ms")) * time.Millisecond)
+			id := NextMessageID(last, now)
+			if bytes.Compare(id[:], last[:]) <= 0 {
+				t.Fatalf("%v comes after %v", id, last)
+			}
+			if floor := FirstMessageID(now); bytes.Compare(id[:], floor[:]) < 0 {
+				t.Fatalf("%v was made at %v, whose first is %v", id, now, floor)
+			}
+			last = id
+		}
+	})
+	full := MessageID{1, 2, 3, 4, 5, 0xff, 0xff, 0xff}
+	if id := NextMessageID(full, Epoch); !bytes.HasPrefix(id[:], []byte{1, 2, 3, 4, 6, 0, 0, 0}) {
+		t.Errorf("a full count is followed by %x", id)
+	}
+	if a, b := NextMessageID(MessageID{}, made), NextMessageID(MessageID{}, made); a == b {
+		t.Error("two are the same")
 	}
 }

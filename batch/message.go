@@ -43,7 +43,6 @@ type Message struct {
 	Host    string // host:port of the callback URL: whose lane it waits in
 	State   MessageState
 	Reason  string // why it will not be sent any more, if it was not delivered
-	Seq     uint64 // its place among the messages of its tenant, in the order in which they were made durable
 	Created time.Time
 	Until   time.Time // no attempt is due later; zero: none is
 	Ended   time.Time // when it was settled; zero while it is owed
@@ -59,6 +58,8 @@ type Message struct {
 	Head []byte
 	Tail []byte
 	Refs []Ref
+
+	Carried []Result // those that Refs name, within the step that makes the message; not kept
 }
 
 // Result reports whether the message carries results of a range: the

@@ -150,7 +150,7 @@ func TestMessageRedeliver(t *testing.T) {
 			}
 			t.Run("begins anew from "+s.String(), func(t *testing.T) {
 				m := waiting(TypeResults)
-				m.ID, m.Seq, m.Made, m.Spared, m.Settled = MessageID{1}, 7, 10, 3, true
+				m.ID, m.Made, m.Spared, m.Settled = MessageID{1}, 10, 3, true
 				m.Head, m.Tail, m.Refs = []byte("{"), []byte("}"), []Ref{{To: 1}}
 				m.State, m.Reason, m.Ended, m.Due = s, "because", now.Add(-time.Hour), now.Add(time.Hour)
 				want := m

@@ -143,16 +143,17 @@ type MessageQuery struct {
 // A FeedQuery selects messages of one tenant, oldest first.
 type FeedQuery struct {
 	Tenant TenantID
-	After  uint64 // the place after which to begin; 0: at the oldest
-	Limit  int    // most messages; 1 and up
-	Bytes  int    // stop after this many bytes of bodies; default 1 MiB
+	After  MessageID // begin after this one; zero: at the oldest
+	Limit  int       // most messages; 1 and up
+	Bytes  int       // stop after this many bytes of bodies; default 1 MiB
 }
 
-// A FeedPage is a run of messages. Next is the place of the last, or After if
-// there is none; a page whose messages are damaged has none and moves on.
+// A FeedPage is a run of messages. Next is where the following page begins:
+// after the last, or after After if there is none. A page whose messages are
+// damaged has none and moves on.
 type FeedPage struct {
 	Entries []FeedEntry
-	Next    uint64
+	Next    MessageID
 }
 
 // A FeedEntry is a message with its body.
@@ -309,6 +310,7 @@ type MessageClaim struct {
 // A Delivery is a message claimed for its attempt number Made.
 type Delivery struct {
 	Message
+	Body    []byte            // if it was at hand; else nil
 	URL     string            // as it is now
 	Headers map[string]string // extra ones, as they are now
 	Token   uint64

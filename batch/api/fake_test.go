@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"slices"
 	"sync"
@@ -94,8 +95,12 @@ func (f *fakeStore) putMessage(tenant batch.TenantID, of batch.ID) batch.Message
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
+	var last batch.MessageID
+	if len(f.feed) > 0 {
+		last = f.feed[len(f.feed)-1]
+	}
 	m := fakeMessage{Message: batch.Message{
-		ID: batch.NewMessageID(now), Tenant: tenant, Batch: of, Type: batch.TypeCompleted, Round: 1,
+		ID: batch.NextMessageID(last, now), Tenant: tenant, Batch: of, Type: batch.TypeCompleted, Round: 1,
 		Host: "shop.example:443", State: batch.MessageWaiting, Created: now, Due: now.Add(time.Minute), Made: 1,
 	}}
 	m.attempts = []batch.Attempt{{
@@ -105,7 +110,6 @@ func (f *fakeStore) putMessage(tenant batch.TenantID, of batch.ID) batch.Message
 		Error:          &batch.AttemptError{Category: "status", Detail: "503"},
 	}}
 	m.body = []byte(`{"type":"batch.completed", "data":{"results":[{"output":"<\u00e9>"}]}}`)
-	m.Seq = uint64(len(f.feed) + 1)
 	f.messages[m.ID] = m
 	f.feed = append(f.feed, m.ID)
 	if !f.deaf {
@@ -296,10 +300,10 @@ func (f *fakeStore) Feed(_ context.Context, q batch.FeedQuery) (batch.FeedPage, 
 	defer f.mu.Unlock()
 	f.looks++
 	p := batch.FeedPage{Next: q.After}
-	for _, id := range f.feed[min(q.After, uint64(len(f.feed))):] {
-		if m := f.messages[id]; m.Tenant == q.Tenant && len(p.Entries) < q.Limit {
+	for _, id := range f.feed {
+		if m := f.messages[id]; bytes.Compare(id[:], q.After[:]) > 0 && m.Tenant == q.Tenant && len(p.Entries) < q.Limit {
 			p.Entries = append(p.Entries, batch.FeedEntry{Message: m.Message, Body: m.body})
-			p.Next = m.Seq
+			p.Next = id
 		}
 	}
 	return p, nil

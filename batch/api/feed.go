@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/binary"
 	"net/http"
 	"time"
 
@@ -46,7 +45,7 @@ func (s *server) feed(w http.ResponseWriter, r *request) error {
 		body = append(body, unclosed(feedEntry{e.ID, e.Type, batch.FormatTime(e.Created)})...)
 		body = append(append(append(body, `,"body":`...), e.Body...), '}')
 	}
-	body = append(append(body, `],"next":"`...), feedCursor(page.Next)...)
+	body = append(append(body, `],"next":"`...), cursorAt(messageFeed, page.Next)...)
 	return writeJSON(w, http.StatusOK, append(body, "\"}\n"...))
 }
 
@@ -57,19 +56,13 @@ func feedQuery(r *request) (q batch.FeedQuery, wait time.Duration, err error) {
 		return q, 0, err
 	}
 	if after != nil {
-		q.After = binary.BigEndian.Uint64(after[8:])
+		q.After = *after
 	}
 	if q.Limit, err = pageLimit(r.query); err != nil {
 		return q, 0, err
 	}
 	seconds, err := number(r.query, "wait", 0, 0)
 	return q, time.Duration(min(seconds, longestWait)) * time.Second, err
-}
-
-func feedCursor(after uint64) string {
-	var place [16]byte
-	binary.BigEndian.PutUint64(place[8:], after)
-	return cursorAt(messageFeed, place)
 }
 
 // await returns the next page, or an empty one once the wait is over, the

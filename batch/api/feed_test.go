@@ -37,7 +37,7 @@ func TestFeed(t *testing.T) {
 	w := newWorld(t)
 	of := w.store.put(w.tenants[0], 1, 1)
 	empty := w.get("/v1/messages/feed").is(200, "")
-	if want := `{"data":[],"next":"` + feedCursor(0) + `"}` + "\n"; string(empty.body) != want {
+	if want := `{"data":[],"next":"` + cursorAt(messageFeed, [16]byte{}) + `"}` + "\n"; string(empty.body) != want {
 		t.Errorf("empty it is %s, want %s", empty.body, want)
 	}
 	var want []batch.MessageID
@@ -50,7 +50,7 @@ func TestFeed(t *testing.T) {
 		m := w.store.messages[want[0]]
 		got := w.get("/v1/messages/feed?limit=1").is(200, "")
 		want := `{"data":[{"id":"` + m.ID.String() + `","type":"batch.completed","created_at":"` + batch.FormatTime(m.Created) + `",` +
-			`"body":{"type":"batch.completed", "data":{"results":[{"output":"<\u00e9>"}]}}}],"next":"` + feedCursor(m.Seq) + `"}` + "\n"
+			`"body":{"type":"batch.completed", "data":{"results":[{"output":"<\u00e9>"}]}}}],"next":"` + cursorAt(messageFeed, m.ID) + `"}` + "\n"
 		if diff := cmp.Diff(want, string(got.body)); diff != "" {
 			t.Error(diff)
 		}
@@ -87,10 +87,10 @@ func TestFeed(t *testing.T) {
 		}
 	})
 	for query, code := range map[string]string{
-		"after=": "bad_after", "after=0": "bad_after", "after=x": "bad_after", "after=" + feedCursor(1)[:20]: "bad_after",
+		"after=": "bad_after", "after=0": "bad_after", "after=x": "bad_after", "after=" + cursorAt(messageFeed, [16]byte{1})[:20]: "bad_after",
 		"after=" + cursorAt(messageList, want[0]): "bad_after", "after=" + want[0].String(): "bad_after",
 		"wait=-1": "bad_wait", "wait=": "bad_wait", "wait=1s": "bad_wait", "wait=1.5": "bad_wait", "limit=0": "bad_limit",
-		"cursor=" + feedCursor(1): "unknown_parameter", "status=pulled": "unknown_parameter", "wait=1&wait=2": "repeated_parameter",
+		"cursor=" + cursorAt(messageFeed, [16]byte{1}): "unknown_parameter", "status=pulled": "unknown_parameter", "wait=1&wait=2": "repeated_parameter",
 	} {
 		t.Run(query+" is refused", func(t *testing.T) { w.get("/v1/messages/feed?"+query).is(400, code) })
 	}

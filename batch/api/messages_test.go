@@ -176,7 +176,7 @@ func TestFindingMessages(t *testing.T) {
 		w.get("/v1/messages?status=lost").is(400, "bad_status")
 		w.get("/v1/messages?batch="+one.String()).is(400, "unknown_parameter")
 		w.get("/v1/messages?cursor="+cursorAt(batchList, one)).is(400, "bad_cursor")
-		w.get("/v1/messages?cursor="+feedCursor(1)).is(400, "bad_cursor")
+		w.get("/v1/messages?cursor="+cursorAt(messageFeed, [16]byte{1})).is(400, "bad_cursor")
 		w.get("/v1/messages?limit=0").is(400, "bad_limit")
 	})
 }

@@ -34,22 +34,31 @@ func (c *courier) message(ctx context.Context, d *batch.Delivery) (callback.Mess
 	if err != nil {
 		return callback.Message{}, fmt.Errorf("secrets: %w", err)
 	}
-	size := len(d.Head) + len(d.Tail)
-	if len(d.Refs) > 0 {
-		size = batch.MaxPageBytes // until it is known
-	}
-	if err := c.bodies.take(ctx, d, size); err != nil {
-		return callback.Message{}, fmt.Errorf("room for the body: %w", err)
-	}
-	body, err := c.store.Body(ctx, d.Message)
+	body, err := c.body(ctx, d)
 	if err != nil {
-		c.bodies.give(d, size)
 		return callback.Message{}, fmt.Errorf("body: %w", err)
 	}
-	c.bodies.give(d, size-len(body))
 	return callback.Message{
 		ID: d.ID.String(), Attempt: d.Made, URL: d.URL, Body: body, Headers: d.Headers, Secrets: secrets,
 	}, nil
+}
+
+// body takes what is to be sent into memory, where there is room for it.
+func (c *courier) body(ctx context.Context, d *batch.Delivery) ([]byte, error) {
+	body := d.Body
+	d.Body = nil // or it stays in memory until the attempt is recorded
+	size := len(body)
+	if size == 0 {
+		if size = len(d.Head) + len(d.Tail); len(d.Refs) > 0 {
+			size = batch.MaxPageBytes // until it is known
+		}
+	}
+	if err := c.bodies.take(ctx, d, size); err != nil || body != nil {
+		return body, err
+	}
+	body, err := c.store.Body(ctx, d.Message)
+	c.bodies.give(d, size-len(body))
+	return body, err
 }
 
 // unreadable says what becomes of a message that could not be put together.

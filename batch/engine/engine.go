@@ -56,7 +56,7 @@ type Options struct {
 	Sender   Sender // nil: messages are left to others
 	Schedule callback.Schedule
 	InFlight int // most messages being sent; default 512; a connection each
-	PerHost  int // most of these to one tenant and host; default 64
+	PerHost  int // most of these to one tenant and host; default 128
 
 	// Drain is how long in-flight work may go on once the engine is to stop;
 	// default 20 s. What has not ended then is canceled, and not counted.
@@ -89,7 +89,7 @@ func (o Options) withDefaults() Options {
 	def(&o.PerBatch, 4)
 	def(&o.MaxOutput, 1<<20)
 	def(&o.InFlight, 512)
-	def(&o.PerHost, 64)
+	def(&o.PerHost, 128)
 	if o.Owner == "" {
 		o.Owner = "local"
 	}

@@ -66,7 +66,7 @@ type Callbacks struct {
 	PageBytes int             // default of callback_page_bytes; 96 KiB
 	PageItems int             // default of callback_page_items; 256
 	Hold      time.Duration   // longest wait of the terminal message for the others; default 60 s
-	PerHost   int             // most attempts in flight to one tenant and host; default 64
+	PerHost   int             // most attempts in flight to one tenant and host; default 128
 	InFlight  int             // most attempts in flight in all, a file descriptor each; default 512
 }
 
@@ -86,7 +86,7 @@ func (o Options) withDefaults() Options {
 	if o.Version == "" {
 		o.Version = "dev"
 	}
-	o.Callbacks.PerHost = cmp.Or(o.Callbacks.PerHost, 64)
+	o.Callbacks.PerHost = cmp.Or(o.Callbacks.PerHost, 128)
 	o.Callbacks.InFlight = cmp.Or(o.Callbacks.InFlight, 512)
 	return o
 }

@@ -39,6 +39,8 @@ func (t *txn) spec(s *Store, e *entry) (*batch.Spec, error) {
 	s.mu.Lock()
 	if lv := s.live[id]; lv != nil {
 		e.spec = lv.spec
+	} else {
+		e.spec = s.recent[id]
 	}
 	s.mu.Unlock()
 	if e.spec == nil {
@@ -51,6 +53,18 @@ func (t *txn) spec(s *Store, e *entry) (*batch.Spec, error) {
 	return e.spec, nil
 }
 
+// remember keeps the spec of a batch that has ended in memory for a while:
+// its messages are still to be sent. The store is locked.
+func (s *Store) remember(spec *batch.Spec) {
+	for id := range s.recent {
+		if len(s.recent) < specsKept {
+			break
+		}
+		delete(s.recent, id)
+	}
+	s.recent[spec.ID] = spec
+}
+
 // change marks an entry to be written at the end of the transaction.
 func (t *txn) change(e *entry) {
 	if !e.mark {
@@ -61,7 +75,7 @@ func (t *txn) change(e *entry) {
 
 // flush writes what changed.
 func (t *txn) flush() error {
-	b := bucket(t.Tx, bucketProgress)
+	b := bucketProgress.in(t.Tx)
 	for _, e := range t.dirty {
 		if err := b.Put(e.key, record.EncodeProgress(e.key, e.p)); err != nil {
 			return err
@@ -71,7 +85,7 @@ func (t *txn) flush() error {
 }
 
 func readProgress(tx *bbolt.Tx, key []byte) (batch.Progress, error) {
-	v := tx.Bucket(bucketProgress).Get(key)
+	v := bucketProgress.in(tx).Get(key)
 	if v == nil {
 		return batch.Progress{}, errNoBatch
 	}

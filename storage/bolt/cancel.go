@@ -171,7 +171,7 @@ func (s *Store) clearOpen(b queued) error {
 			if more = e.p.Status.Terminal(); !more {
 				return nil // another round began
 			}
-			n, err := deletePrefix(t, bucketOpen, b.id[:], closeChunk)
+			n, err := bucketOpen.in(t.Tx).deletePrefix(b.id[:], closeChunk)
 			more = n == closeChunk
 			return err
 		})
@@ -197,7 +197,7 @@ func (t *txn) closeSome(s *Store, b queued) (done bool, err error) {
 	}
 	var none batch.MessageClaim
 	var out batch.Recorded
-	partial, more := partlyDone(t.Bucket(bucketOpen).Cursor(), b, closeChunk)
+	partial, more := partlyDone(bucketOpen.in(t.Tx).Cursor(), b, closeChunk)
 	size := 0
 	for _, p := range partial {
 		if size > maxBytes {
@@ -249,7 +249,7 @@ func (s *Store) leased(id batch.ID) int {
 }
 
 // partlyDone finds open blocks that have results or attempts.
-func partlyDone(c cursor, b queued, most int) (found [][]byte, more bool) {
+func partlyDone(c *cursor, b queued, most int) (found [][]byte, more bool) {
 	for k, v := c.Seek(b.id[:]); bytes.HasPrefix(k, b.id[:]); k, v = c.Next() {
 		if len(v) == 0 || v[0] != 1 {
 			continue
@@ -262,14 +262,9 @@ func partlyDone(c cursor, b queued, most int) (found [][]byte, more bool) {
 	return found, false
 }
 
-type cursor interface {
-	Seek([]byte) ([]byte, []byte)
-	Next() ([]byte, []byte)
-}
-
 // dropOpen takes a block out of the open ones, if it is among them still.
 func (t *txn) dropOpen(e *entry, open []byte) error {
-	b := t.Bucket(bucketOpen)
+	b := bucketOpen.in(t.Tx)
 	if b.Get(open) == nil {
 		return nil
 	}
@@ -304,7 +299,7 @@ func (t *txn) closeBlock(e *entry, open []byte) (batch.Range, error) {
 		}
 		e.p.Absorb(seg.Tally, seg.Digest, 0)
 	}
-	if err := t.Bucket(bucketStates).Put(key, record.EncodeState(key, state)); err != nil {
+	if err := bucketStates.in(t.Tx).Put(key, record.EncodeState(key, state)); err != nil {
 		return rng, err
 	}
 	if err := t.dropOpen(e, open); err != nil {

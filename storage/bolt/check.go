@@ -67,7 +67,7 @@ func compare(b batch.Batch, got sums) error {
 }
 
 func (a *audit) segments(b batch.Batch, got *sums) error {
-	c := a.tx.Bucket(bucketSegments).Cursor()
+	c := bucketSegments.in(a.tx).Cursor()
 	for k, v := c.Seek(b.ID[:]); bytes.HasPrefix(k, b.ID[:]) && a.left > 0; k, v = c.Next() {
 		a.left--
 		p, err := record.Open(record.KindSegment, k, v)
@@ -84,7 +84,7 @@ func (a *audit) segments(b batch.Batch, got *sums) error {
 }
 
 func (a *audit) open(b batch.Batch, got *sums) error {
-	c := a.tx.Bucket(bucketOpen).Cursor()
+	c := bucketOpen.in(a.tx).Cursor()
 	for k, _ := c.Seek(b.ID[:]); bytes.HasPrefix(k, b.ID[:]) && a.left > 0; k, _ = c.Next() {
 		a.left--
 		got.open++
@@ -134,15 +134,15 @@ func (c *checker) bad(format string, args ...any) {
 	c.report(batch.Errorf(batch.Damaged, format, args...))
 }
 
-func (c *checker) each(name []byte, f func(k, v []byte) error) {
-	c.report(c.tx.Bucket(name).ForEach(func(k, v []byte) error {
+func (c *checker) each(name table, f func(k, v []byte) error) {
+	c.report(name.in(c.tx).ForEach(func(k, v []byte) error {
 		c.report(f(k, v))
 		return nil
 	}))
 }
 
 func (c *checker) batches() {
-	active := c.tx.Bucket(bucketActive)
+	active := bucketActive.in(c.tx)
 	c.each(bucketProgress, func(k, _ []byte) error {
 		tenant, id := splitTenantKey(k)
 		b, err := readBatch(c.tx, tenant, id)
@@ -199,7 +199,7 @@ func (c *checker) block(b batch.Batch, k batch.BlockKey, bl batch.Block) {
 			c.bad("%s: item %d has two results in round %d", b.ID, r.Index, r.Round)
 		}
 	}
-	stated := c.tx.Bucket(bucketStates).Get(blockKey(k)) != nil
+	stated := bucketStates.in(c.tx).Get(blockKey(k)) != nil
 	if stated && err == nil {
 		done := 0
 		for _, r := range current(rs, b.Progress) {
@@ -217,14 +217,14 @@ func (c *checker) block(b batch.Batch, k batch.BlockKey, bl batch.Block) {
 // orphans finds blocks, segments and states that no batch owns.
 func (c *checker) orphans() {
 	owned := map[batch.ID]bool{}
-	for _, name := range [][]byte{bucketProgress, bucketStaging} {
+	for _, name := range []table{bucketProgress, bucketStaging} {
 		c.each(name, func(k, _ []byte) error {
 			_, id := splitTenantKey(k)
 			owned[id] = true
 			return nil
 		})
 	}
-	for _, name := range [][]byte{bucketBlocks, bucketStates, bucketSegments, bucketOpen, bucketByBatch} {
+	for _, name := range []table{bucketBlocks, bucketStates, bucketSegments, bucketOpen, bucketByBatch} {
 		c.each(name, func(k, _ []byte) error {
 			if id := batch.ID(k[:16]); !owned[id] {
 				return batch.Errorf(batch.Damaged, "a record in %s belongs to %s, which does not exist", name, id)
@@ -238,7 +238,7 @@ func (c *checker) orphans() {
 func (c *checker) ledger(b batch.Batch) {
 	var got batch.Ledger
 	ends := 0
-	cur := c.tx.Bucket(bucketByBatch).Cursor()
+	cur := bucketByBatch.in(c.tx).Cursor()
 	for k, _ := cur.Seek(b.ID[:]); bytes.HasPrefix(k, b.ID[:]); k, _ = cur.Next() {
 		m, err := readMessage(c.tx, tenantKey(b.Tenant, [16]byte(k[16:])))
 		if err != nil {
@@ -279,14 +279,13 @@ func (c *checker) ledger(b batch.Batch) {
 
 // messages checks that a message stands where its state says.
 func (c *checker) messages() {
-	outbox, sending, dead, feed := c.tx.Bucket(bucketOutbox), c.tx.Bucket(bucketSending), c.tx.Bucket(bucketDead), c.tx.Bucket(bucketFeed)
-	var all, waiting, sent, given int
+	outbox, sending, dead := bucketOutbox.in(c.tx), bucketSending.in(c.tx), bucketDead.in(c.tx)
+	var waiting, sent, given int
 	c.each(bucketMessages, func(k, _ []byte) error {
 		m, err := readMessage(c.tx, k)
 		if err != nil {
 			return err
 		}
-		all++
 		places := map[batch.MessageState]bool{
 			batch.MessageWaiting: outbox.Get(outboxKey(laneOf(m), m.Due, m.ID)) != nil,
 			batch.MessageSending: sending.Get(k) != nil,
@@ -299,9 +298,6 @@ func (c *checker) messages() {
 		if (dead.Get(k) != nil) != isDead(m.State) {
 			c.bad("%s is %s, and its place among those given up says otherwise", m.ID, m.State)
 		}
-		if !bytes.Equal(feed.Get(feedKey(m.Tenant, m.Seq)), m.ID[:]) {
-			c.bad("%s is not in its place of the feed", m.ID)
-		}
 		switch {
 		case m.State == batch.MessageWaiting:
 			waiting++
@@ -312,8 +308,8 @@ func (c *checker) messages() {
 		}
 		return nil
 	})
-	for name, n := range map[string]int{"outbox": waiting, "sending": sent, "dead": given, "feed": all} {
-		if there := len(keysOf(c.tx.Bucket([]byte(name)))); there != n {
+	for name, n := range map[table]int{bucketOutbox: waiting, bucketSending: sent, bucketDead: given} {
+		if there := len(keysOf(name.in(c.tx))); there != n {
 			c.bad("%d messages belong into %s and %d are there", n, name, there)
 		}
 	}
@@ -323,7 +319,7 @@ func (c *checker) messages() {
 }
 
 // sealed checks the checksums of a bucket's records.
-func (c *checker) sealed(name []byte, kind record.Kind) {
+func (c *checker) sealed(name table, kind record.Kind) {
 	c.each(name, func(k, v []byte) error {
 		_, err := record.Open(kind, k, v)
 		return err

@@ -64,7 +64,7 @@ type pick struct {
 // processors, until it has enough.
 func (s *Store) pick(tx *bbolt.Tx, c batch.Claim, now time.Time) (picked []pick) {
 	s.recall(c)
-	open := tx.Bucket(bucketOpen).Cursor()
+	open := bucketOpen.in(tx).Cursor()
 	dry := map[string]bool{}
 	for len(picked) < c.Blocks && len(dry) < len(c.Processors) {
 		s.turn++
@@ -84,7 +84,7 @@ func (s *Store) pick(tx *bbolt.Tx, c batch.Claim, now time.Time) (picked []pick)
 
 // pickOne gives the batch of a processor whose turn it is a chance; ok is
 // false if there is none.
-func (s *Store) pickOne(open *bbolt.Cursor, r *rota[batch.ID], c batch.Claim, now time.Time) (p pick, ok bool) {
+func (s *Store) pickOne(open *cursor, r *rota[batch.ID], c batch.Claim, now time.Time) (p pick, ok bool) {
 	r.rouse(now)
 	id, ok := r.take()
 	if !ok {
@@ -122,7 +122,7 @@ func (s *Store) recall(c batch.Claim) {
 
 // pickBlock leases the first due block of a batch that nobody holds. Without
 // one it returns when the next is due, or the zero time if there is none.
-func (s *Store) pickBlock(open *bbolt.Cursor, lv *live, owner string, now time.Time) (*lease, time.Time) {
+func (s *Store) pickBlock(open *cursor, lv *live, owner string, now time.Time) (*lease, time.Time) {
 	for k, v := open.Seek(lv.id[:]); k != nil && bytes.HasPrefix(k, lv.id[:]); k, v = open.Next() {
 		bk, due := splitOpenKey(lv.tenant, k)
 		at := placeOf(bk)
@@ -202,7 +202,7 @@ func (s *Store) damaged(err error, what string, id any) bool {
 
 func readSpec(tx *bbolt.Tx, t batch.TenantID, id batch.ID) (batch.Spec, error) {
 	k := tenantKey(t, id)
-	v := tx.Bucket(bucketBatches).Get(k)
+	v := bucketBatches.in(tx).Get(k)
 	if v == nil {
 		return batch.Spec{}, errNoBatch
 	}
@@ -220,7 +220,7 @@ var (
 
 // readBlock returns a block that is the caller's own.
 func readBlock(tx *bbolt.Tx, key []byte) (batch.Block, error) {
-	p, err := record.Open(record.KindBlock, key, tx.Bucket(bucketBlocks).Get(key))
+	p, err := record.Open(record.KindBlock, key, bucketBlocks.in(tx).Get(key))
 	if err != nil {
 		return batch.Block{}, err
 	}
@@ -229,7 +229,7 @@ func readBlock(tx *bbolt.Tx, key []byte) (batch.Block, error) {
 
 // peekBlock returns a block whose items are part of the mapped file.
 func peekBlock(tx *bbolt.Tx, key []byte) (batch.Block, error) {
-	p, err := record.Open(record.KindBlock, key, tx.Bucket(bucketBlocks).Get(key))
+	p, err := record.Open(record.KindBlock, key, bucketBlocks.in(tx).Get(key))
 	if err != nil {
 		return batch.Block{}, err
 	}
@@ -240,7 +240,7 @@ func peekBlock(tx *bbolt.Tx, key []byte) (batch.Block, error) {
 // of its own a block is either untouched or finished; which of the two its
 // open entry says.
 func readState(tx *bbolt.Tx, key []byte, round, items int) (batch.BlockState, error) {
-	v := tx.Bucket(bucketStates).Get(key)
+	v := bucketStates.in(tx).Get(key)
 	if v == nil {
 		return batch.BlockState{}.In(round, items), nil
 	}

@@ -1,7 +1,6 @@
 package bolt
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"time"
@@ -71,7 +70,7 @@ func (g *stage) handOver() error {
 	chunk, tenant, id := g.chunk, g.tenant, g.id
 	g.chunk, g.size, g.staged = nil, 0, true
 	st := &step{bytes: stageBytes, done: make(chan error, 1), apply: func(t *txn) error {
-		if err := t.Bucket(bucketStaging).Put(tenantKey(tenant, id), []byte{1}); err != nil {
+		if err := bucketStaging.in(t.Tx).Put(tenantKey(tenant, id), []byte{1}); err != nil {
 			return err
 		}
 		return putBlocks(t, chunk)
@@ -95,7 +94,7 @@ func (g *stage) await(n int) error {
 }
 
 func putBlocks(t *txn, chunk []put) error {
-	blocks, open := bucket(t.Tx, bucketBlocks), bucket(t.Tx, bucketOpen)
+	blocks, open := bucketBlocks.in(t.Tx), bucketOpen.in(t.Tx)
 	for _, p := range chunk {
 		if err := blocks.Put(p.key, p.value); err != nil {
 			return err
@@ -141,7 +140,7 @@ func (g *stage) Create(ctx context.Context, spec batch.Spec) (batch.Batch, error
 }
 
 func (g *stage) create(t *txn, key, specRec []byte, spec *batch.Spec, p batch.Progress) error {
-	batches := bucket(t.Tx, bucketBatches)
+	batches := bucketBatches.in(t.Tx)
 	if batches.Get(key) != nil {
 		return batch.Errorf(batch.Conflict, "the batch exists already")
 	}
@@ -151,14 +150,14 @@ func (g *stage) create(t *txn, key, specRec []byte, spec *batch.Spec, p batch.Pr
 	if err := batches.Put(key, specRec); err != nil {
 		return err
 	}
-	if err := bucket(t.Tx, bucketProgress).Put(key, record.EncodeProgress(key, p)); err != nil {
+	if err := bucketProgress.in(t.Tx).Put(key, record.EncodeProgress(key, p)); err != nil {
 		return err
 	}
-	if err := t.Bucket(bucketActive).Put(key, []byte{1}); err != nil {
+	if err := bucketActive.in(t.Tx).Put(key, []byte{1}); err != nil {
 		return err
 	}
 	if g.staged {
-		if err := t.Bucket(bucketStaging).Delete(key); err != nil {
+		if err := bucketStaging.in(t.Tx).Delete(key); err != nil {
 			return err
 		}
 	}
@@ -186,41 +185,25 @@ const sweepChunk = 64
 func (s *Store) sweep(tenant batch.TenantID, id batch.ID) {
 	for more := true; more; {
 		err := s.do(s.bulk, stageBytes, func(t *txn) error {
-			if staged := t.Bucket(bucketStaging).Get(tenantKey(tenant, id)); staged == nil {
+			if staged := bucketStaging.in(t.Tx).Get(tenantKey(tenant, id)); staged == nil {
 				more = false // it became a batch, or is gone
 				return nil
 			}
-			n, err := deletePrefix(t, bucketBlocks, id[:], sweepChunk)
+			n, err := bucketBlocks.in(t.Tx).deletePrefix(id[:], sweepChunk)
 			if err != nil {
 				return err
 			}
-			if _, err := deletePrefix(t, bucketOpen, id[:], sweepChunk); err != nil {
+			if _, err := bucketOpen.in(t.Tx).deletePrefix(id[:], sweepChunk); err != nil {
 				return err
 			}
 			if more = n == sweepChunk; more {
 				return nil
 			}
-			return t.Bucket(bucketStaging).Delete(tenantKey(tenant, id))
+			return bucketStaging.in(t.Tx).Delete(tenantKey(tenant, id))
 		})
 		if err != nil {
 			s.log.Warn("an abandoned upload stays until the next start", "batch_id", id, "error", err)
 			return
 		}
 	}
-}
-
-// deletePrefix deletes up to most keys with a prefix and says how many.
-func deletePrefix(t *txn, name, prefix []byte, most int) (int, error) {
-	b := t.Bucket(name)
-	var keys [][]byte
-	c := b.Cursor()
-	for k, _ := c.Seek(prefix); len(keys) < most && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
-		keys = append(keys, bytes.Clone(k))
-	}
-	for _, k := range keys {
-		if err := b.Delete(k); err != nil {
-			return 0, err
-		}
-	}
-	return len(keys), nil
 }

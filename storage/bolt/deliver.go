@@ -14,8 +14,9 @@ import (
 
 // A flight is an attempt under way.
 type flight struct {
-	token uint64
-	host  hostKey
+	token  uint64
+	host   hostKey
+	landed bool // it has ended, and that is on its way to the disk
 }
 
 // post keeps new messages of a batch. Those that are due now are claimed in
@@ -25,12 +26,12 @@ func (t *txn) post(s *Store, e *entry, ms []batch.Message, offer *batch.MessageC
 		if dropMessage() {
 			continue
 		}
+		s.lastMessage = batch.NextMessageID(s.lastMessage, t.now)
+		m.ID = s.lastMessage
 		e.p.Post(m)
-		if err := t.list(&m); err != nil {
-			return err
-		}
-		var err error
+		err := bucketByBatch.in(t.Tx).Put(messageKey(m.Batch, m.ID), []byte{1})
 		switch {
+		case err != nil:
 		case m.State.Settled():
 			err = t.putMessage(m)
 		case t.mayTake(s, m, offer):
@@ -47,21 +48,6 @@ func (t *txn) post(s *Store, e *entry, ms []batch.Message, offer *batch.MessageC
 		t.posted = true
 	}
 	return nil
-}
-
-// list gives a new message its places among those of its batch and of its
-// tenant.
-func (t *txn) list(m *batch.Message) error {
-	if err := bucket(t.Tx, bucketByBatch).Put(messageKey(m.Batch, m.ID), []byte{1}); err != nil {
-		return err
-	}
-	feed := bucket(t.Tx, bucketFeed)
-	seq, err := feed.NextSequence()
-	if err != nil {
-		return err
-	}
-	m.Seq = seq
-	return feed.Put(feedKey(m.Tenant, seq), m.ID[:])
 }
 
 // mayTake reports whether a message of the lane of a new one may be claimed in
@@ -108,7 +94,7 @@ func (t *txn) take(s *Store, e *entry, m batch.Message, offer *batch.MessageClai
 // longest returns the key of the message of a lane that is due for longest,
 // or nil if none is.
 func (t *txn) longest(lane laneKey) []byte {
-	k, _ := t.Bucket(bucketOutbox).Cursor().Seek(lane[:])
+	k, _ := bucketOutbox.in(t.Tx).Cursor().Seek(lane[:])
 	if !bytes.HasPrefix(k, lane[:]) {
 		return nil
 	}
@@ -122,7 +108,7 @@ func (t *txn) longest(lane laneKey) []byte {
 func (t *txn) wait(s *Store, m batch.Message) error {
 	m.Due = millisTime(dueMillis(m.Due)) // the key and the record say the same
 	lane := laneOf(m)
-	if err := t.Bucket(bucketOutbox).Put(outboxKey(lane, m.Due, m.ID), be.AppendUint64(nil, dueMillis(m.Lapses()))); err != nil {
+	if err := bucketOutbox.in(t.Tx).Put(outboxKey(lane, m.Due, m.ID), be.AppendUint64(nil, dueMillis(m.Lapses()))); err != nil {
 		return err
 	}
 	t.after(func() {
@@ -143,7 +129,9 @@ func (t *txn) wait(s *Store, m batch.Message) error {
 // it leaves.
 func (t *txn) startSending(s *Store, m batch.Message, spec *batch.Spec) (batch.Delivery, error) {
 	m.Begin(t.now)
-	if err := t.Bucket(bucketSending).Put(tenantKey(m.Tenant, m.ID), []byte{1}); err != nil {
+	body := handyBody(m)
+	m.Carried = nil // they are not ours
+	if err := bucketSending.in(t.Tx).Put(tenantKey(m.Tenant, m.ID), []byte{1}); err != nil {
 		return batch.Delivery{}, err
 	}
 	f := flight{token: s.token.Add(1), host: hostOf(m.Tenant, m.Host)}
@@ -153,8 +141,24 @@ func (t *txn) startSending(s *Store, m batch.Message, spec *batch.Spec) (batch.D
 		s.flights[m.ID] = f
 	})
 	return batch.Delivery{
-		Message: m, URL: spec.Options.CallbackURL, Headers: spec.Options.CallbackHeaders, Token: f.token, Trial: !s.healthOf(f.host).Proven(),
+		Message: m, Body: body, URL: spec.Options.CallbackURL, Headers: spec.Options.CallbackHeaders, Token: f.token, Trial: !s.healthOf(f.host).Proven(),
 	}, t.putMessage(m)
+}
+
+// handyBytes bounds the results that are made into a body within a
+// transaction; a larger body is read when it is sent.
+const handyBytes = 4 << 10
+
+// handyBody returns the body of a message that was just made, if it is small.
+func handyBody(m batch.Message) []byte {
+	size := 0
+	for _, r := range m.Carried {
+		size += len(r.Payload)
+	}
+	if len(m.Carried) == 0 || size > handyBytes {
+		return nil
+	}
+	return batch.AppendBody(make([]byte, 0, len(m.Head)+len(m.Tail)+size+256*len(m.Carried)), m, m.Carried)
 }
 
 func (s *Store) healthOf(k hostKey) batch.Health {
@@ -165,12 +169,12 @@ func (s *Store) healthOf(k hostKey) batch.Health {
 
 func (t *txn) putMessage(m batch.Message) error {
 	k := tenantKey(m.Tenant, m.ID)
-	return bucket(t.Tx, bucketMessages).Put(k, record.EncodeMessage(k, m))
+	return bucketMessages.in(t.Tx).Put(k, record.EncodeMessage(k, m))
 }
 
 // readMessage returns a message that is the caller's own.
 func readMessage(tx *bbolt.Tx, key []byte) (batch.Message, error) {
-	v := tx.Bucket(bucketMessages).Get(key)
+	v := bucketMessages.in(tx).Get(key)
 	if v == nil {
 		return batch.Message{}, errNoMessage
 	}
@@ -186,9 +190,18 @@ func (s *Store) Attempted(ctx context.Context, outcomes []batch.AttemptOutcome) 
 	if err := s.ready(ctx); err != nil {
 		return err
 	}
-	return s.do(s.small, len(outcomes)<<10, func(t *txn) error {
-		for _, o := range outcomes {
-			if err := t.settle(s, o); err != nil {
+	s.land(outcomes)
+	attempts := make([][]byte, len(outcomes))
+	size := 0
+	for i, o := range outcomes {
+		if !o.Refund {
+			attempts[i] = encodeAttempt(o.Delivery.Message, o.Attempt)
+		}
+		size += len(attempts[i]) + 1<<10
+	}
+	return s.do(s.small, size, func(t *txn) error {
+		for i, o := range outcomes {
+			if err := t.settle(s, o, attempts[i]); err != nil {
 				return errBroken{err}
 			}
 		}
@@ -196,20 +209,38 @@ func (s *Store) Attempted(ctx context.Context, outcomes []batch.AttemptOutcome) 
 	})
 }
 
+// land lets others take the places of attempts that have ended before that is
+// recorded, unless their host lets just a few through: what these say is
+// waited for.
+func (s *Store) land(outcomes []batch.AttemptOutcome) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range outcomes {
+		f, ok := s.flights[o.Delivery.ID]
+		if !ok || f.landed || f.token != o.Delivery.Token || s.lanes.health(f.host).Recovering() || s.lanes.health(f.host.shared()).Recovering() {
+			continue
+		}
+		f.landed = true
+		s.flights[o.Delivery.ID] = f
+		s.lanes.arrive(f.host)
+	}
+	hint(s.messagesChanged)
+}
+
 // settle ends one attempt: its record, the message's next state, the ledger
 // of its batch, the terminal message's release if it waited for this one, and
 // what is known of the host.
-func (t *txn) settle(s *Store, o batch.AttemptOutcome) error {
+func (t *txn) settle(s *Store, o batch.AttemptOutcome, attempt []byte) error {
 	key := tenantKey(o.Delivery.Tenant, o.Delivery.ID)
 	f, ok := s.flying(o.Delivery)
-	if !ok || t.Bucket(bucketSending).Get(key) == nil {
+	if !ok || bucketSending.in(t.Tx).Get(key) == nil {
 		return nil
 	}
 	m, err := readMessage(t.Tx, key)
 	if err != nil && !s.damaged(err, "message", o.Delivery.ID) {
 		return err
 	}
-	if err := t.Bucket(bucketSending).Delete(key); err != nil {
+	if err := bucketSending.in(t.Tx).Delete(key); err != nil {
 		return err
 	}
 	if !o.Delivery.Manual && !o.Refund {
@@ -219,14 +250,16 @@ func (t *txn) settle(s *Store, o batch.AttemptOutcome) error {
 	}
 	t.after(func() {
 		delete(s.flights, o.Delivery.ID)
-		s.lanes.arrive(f.host)
-		hint(s.messagesChanged)
+		if !f.landed {
+			s.lanes.arrive(f.host)
+			hint(s.messagesChanged)
+		}
 	})
 	if m.State != batch.MessageSending { // damaged: the attempt is over, and that is all
 		return nil
 	}
 	if !o.Refund {
-		if err := t.putAttempt(m, o.Attempt); err != nil {
+		if err := bucketAttempts.in(t.Tx).Put(attemptKey(m.ID, m.Made), attempt); err != nil {
 			return err
 		}
 	}
@@ -249,16 +282,16 @@ func (s *Store) flying(d batch.Delivery) (flight, bool) {
 	return f, ok && f.token == d.Token
 }
 
-func (t *txn) putAttempt(m batch.Message, a batch.Attempt) error {
+// encodeAttempt returns the record of a message's last attempt.
+func encodeAttempt(m batch.Message, a batch.Attempt) []byte {
 	a.Number = m.Made
-	k := attemptKey(m.ID, a.Number)
-	return bucket(t.Tx, bucketAttempts).Put(k, record.EncodeAttempt(k, a))
+	return record.EncodeAttempt(attemptKey(m.ID, m.Made), a)
 }
 
 // settled keeps a message for which nothing is owed any more and counts it.
 func (t *txn) settled(s *Store, m batch.Message) error {
 	if isDead(m.State) {
-		if err := t.Bucket(bucketDead).Put(tenantKey(m.Tenant, m.ID), []byte{1}); err != nil {
+		if err := bucketDead.in(t.Tx).Put(tenantKey(m.Tenant, m.ID), []byte{1}); err != nil {
 			return err
 		}
 	}
@@ -303,7 +336,7 @@ func (t *txn) hasten(s *Store, tenant batch.TenantID, id batch.MessageID) error 
 
 // leave takes a waiting message out of its lane.
 func (t *txn) leave(m batch.Message) error {
-	return t.Bucket(bucketOutbox).Delete(outboxKey(laneOf(m), m.Due, m.ID))
+	return bucketOutbox.in(t.Tx).Delete(outboxKey(laneOf(m), m.Due, m.ID))
 }
 
 // tell makes word of a batch's progress if it is time.
@@ -354,13 +387,13 @@ func (t *txn) interrupt(s *Store, key []byte) error {
 	if err != nil && !s.damaged(err, "message", batch.MessageID(id)) {
 		return err
 	}
-	if err := t.Bucket(bucketSending).Delete(key); err != nil || m.State != batch.MessageSending {
+	if err := bucketSending.in(t.Tx).Delete(key); err != nil || m.State != batch.MessageSending {
 		return err
 	}
 	a := batch.Attempt{Started: m.Started, Error: &batch.AttemptError{
 		Category: batch.Interrupted, Detail: "the server stopped while the attempt was under way; whether it arrived is unknown",
 	}}
-	if err := t.putAttempt(m, a); err != nil {
+	if err := bucketAttempts.in(t.Tx).Put(attemptKey(m.ID, m.Made), encodeAttempt(m, a)); err != nil {
 		return err
 	}
 	return t.close(s, m, batch.AttemptOutcome{State: batch.MessageWaiting, Due: t.now})

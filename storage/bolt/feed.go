@@ -11,24 +11,25 @@ import (
 	"github.com/callbatch/callbatch/batch"
 )
 
-// Feed returns messages in the order in which they were made durable. Places
-// are given within the transaction that makes a message, and there is one
-// transaction at a time, so none is ever filled behind one that is seen.
+// Feed returns messages in the order of their ids. These are given within the
+// transaction that makes a message, each greater than the last, and there is
+// one transaction at a time: so none ever appears behind one that is seen.
 func (s *Store) Feed(ctx context.Context, q batch.FeedQuery) (batch.FeedPage, error) {
 	page := batch.FeedPage{Next: q.After}
 	most := cmp.Or(q.Bytes, 1<<20)
 	err := s.view(ctx, func(tx *bbolt.Tx) error {
-		c := tx.Bucket(bucketFeed).Cursor()
+		c := bucketMessages.in(tx).Cursor()
 		size, begun := 0, time.Now()
-		for k, v := c.Seek(append(feedKey(q.Tenant, q.After), 0)); bytes.HasPrefix(k, q.Tenant[:]); k, v = c.Next() {
-			if len(page.Entries) == q.Limit || size >= most || page.Next > q.After && time.Since(begun) > readTime {
+		for k, _ := c.Seek(append(tenantKey(q.Tenant, q.After), 0)); bytes.HasPrefix(k, q.Tenant[:]); k, _ = c.Next() {
+			if len(page.Entries) == q.Limit || size >= most || page.Next != q.After && time.Since(begun) > readTime {
 				return nil
 			}
-			e, err := readEntry(tx, q.Tenant, v)
-			if err != nil && !s.damaged(err, "message", be.Uint64(k[16:])) {
+			_, id := splitTenantKey(k)
+			e, err := readEntry(tx, k)
+			if err != nil && !s.damaged(err, "message", batch.MessageID(id)) {
 				return err
 			}
-			page.Next = be.Uint64(k[16:])
+			page.Next = id
 			if err == nil {
 				page.Entries = append(page.Entries, e)
 				size += len(e.Body)
@@ -39,11 +40,8 @@ func (s *Store) Feed(ctx context.Context, q batch.FeedQuery) (batch.FeedPage, er
 	return page, err
 }
 
-func readEntry(tx *bbolt.Tx, t batch.TenantID, id []byte) (e batch.FeedEntry, err error) {
-	if len(id) != len(batch.MessageID{}) {
-		return e, batch.Errorf(batch.Damaged, "a place of the feed names no message")
-	}
-	if e.Message, err = readMessage(tx, tenantKey(t, [16]byte(id))); err != nil {
+func readEntry(tx *bbolt.Tx, key []byte) (e batch.FeedEntry, err error) {
+	if e.Message, err = readMessage(tx, key); err != nil {
 		return e, err
 	}
 	results, err := readRefs(tx, e.Message)
@@ -52,6 +50,19 @@ func readEntry(tx *bbolt.Tx, t batch.TenantID, id []byte) (e batch.FeedEntry, er
 	}
 	e.Body = batch.AppendBody(nil, e.Message, results)
 	return e, nil
+}
+
+// lastMessage returns the greatest id of a message there is.
+func lastMessage(tx *bbolt.Tx) (last batch.MessageID) {
+	c := bucketMessages.in(tx).Cursor()
+	for k, _ := c.Last(); k != nil; k, _ = c.Prev() {
+		tenant, id := splitTenantKey(k)
+		if bytes.Compare(id[:], last[:]) > 0 {
+			last = id
+		}
+		c.Seek(tenant[:]) // the first of this tenant: before it stands the last of another
+	}
+	return last
 }
 
 // Posted returns a channel that is closed when the next message has been

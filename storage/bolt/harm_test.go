@@ -201,21 +201,24 @@ func TestAPartOfALargeBlockIsReadWithoutTheRest(t *testing.T) {
 }
 
 // damage flips a byte of a record.
-func damage(t *testing.T, s *Store, name, key []byte) {
+func damage(t *testing.T, s *Store, in table, key []byte) {
 	t.Helper()
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	err := s.db.Update(func(tx *bbolt.Tx) error {
-		v := bytes.Clone(tx.Bucket(name).Get(key))
+		v := bytes.Clone(in.in(tx).Get(key))
 		if len(v) == 0 {
 			return fmt.Errorf("no record under %x", key)
 		}
 		v[len(v)/2] ^= 1
-		return tx.Bucket(name).Put(key, v)
+		return in.in(tx).Put(key, v)
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.recent)
 }
 
 func TestADamagedRecordStopsNobodyElse(t *testing.T) {

@@ -54,7 +54,7 @@ func (t *txn) heal(s *Store, k hostKey, tenant batch.TenantID, d batch.Delivery,
 }
 
 func (t *txn) putHealth(key []byte, h batch.Health) error {
-	b := t.Bucket(bucketHosts)
+	b := bucketHosts.in(t.Tx)
 	if !h.Notable() {
 		return b.Delete(key)
 	}
@@ -66,7 +66,7 @@ func (t *txn) putHealth(key []byte, h batch.Health) error {
 
 // crowded reports whether so many hosts are kept under a tenant that there
 // shall be no more.
-func crowded(c *bbolt.Cursor, tenant []byte) bool {
+func crowded(c *cursor, tenant []byte) bool {
 	most := hostsPerTenant
 	if bytes.Equal(tenant, everybody[:]) {
 		most *= 10
@@ -80,7 +80,7 @@ func crowded(c *bbolt.Cursor, tenant []byte) bool {
 
 // readHosts makes known how hosts stood when the store was last open.
 func (s *Store) readHosts(tx *bbolt.Tx) error {
-	return tx.Bucket(bucketHosts).ForEach(func(k, v []byte) error {
+	return bucketHosts.in(tx).ForEach(func(k, v []byte) error {
 		h, err := openHealth(k, v)
 		if s.damaged(err, "host", string(k[16:])) {
 			return nil
@@ -104,7 +104,7 @@ func openHealth(k, v []byte) (batch.Health, error) {
 // Hosts returns the hosts of a tenant that something is known against.
 func (s *Store) Hosts(ctx context.Context, tenant batch.TenantID) (hosts []batch.Health, err error) {
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		c := tx.Bucket(bucketHosts).Cursor()
+		c := bucketHosts.in(tx).Cursor()
 		for k, v := c.Seek(tenant[:]); bytes.HasPrefix(k, tenant[:]) && len(hosts) < hostsPerTenant; k, v = c.Next() {
 			h, err := openHealth(k, v)
 			if s.damaged(err, "host", string(k[16:])) {
@@ -127,7 +127,7 @@ func shown(tx *bbolt.Tx, m batch.Message, now time.Time) (batch.Message, error) 
 	}
 	for _, t := range []batch.TenantID{m.Tenant, everybody} {
 		k := healthKey(t, m.Host)
-		v := tx.Bucket(bucketHosts).Get(k)
+		v := bucketHosts.in(tx).Get(k)
 		if v == nil {
 			continue
 		}

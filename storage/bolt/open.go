@@ -65,11 +65,11 @@ func create(path string) error {
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
 		for _, name := range buckets {
-			if _, err := tx.CreateBucket(name); err != nil {
+			if _, err := tx.CreateBucket([]byte(name)); err != nil {
 				return err
 			}
 		}
-		if err := tx.Bucket(bucketMeta).Put(metaLinks, record.Seal(record.KindMeta, metaLinks, newLinkKey())); err != nil {
+		if err := bucketMeta.in(tx).Put(metaLinks, record.Seal(record.KindMeta, metaLinks, newLinkKey())); err != nil {
 			return err
 		}
 		return putMeta(tx, metaVersion, record.Version)
@@ -128,7 +128,7 @@ func (s *Store) recover() (err error) {
 	var starts uint64
 	err = s.db.View(func(tx *bbolt.Tx) error {
 		for _, name := range buckets {
-			if tx.Bucket(name) == nil {
+			if tx.Bucket([]byte(name)) == nil {
 				return batch.Errorf(batch.Damaged, "it is not a Callbatch store: it has no %s", name)
 			}
 		}
@@ -160,7 +160,7 @@ func (s *Store) recover() (err error) {
 // what their progress says must be what their segments and open blocks say.
 func (s *Store) readActive(tx *bbolt.Tx) error {
 	a := audit{tx: tx, left: auditRecords}
-	err := tx.Bucket(bucketActive).ForEach(func(k, _ []byte) error {
+	err := bucketActive.in(tx).ForEach(func(k, _ []byte) error {
 		tenant, id := splitTenantKey(k)
 		b, err := readBatch(tx, tenant, id)
 		if err == nil {
@@ -184,7 +184,8 @@ func (s *Store) readActive(tx *bbolt.Tx) error {
 	if err := s.readHosts(tx); err != nil {
 		return err
 	}
-	c := tx.Bucket(bucketOutbox).Cursor()
+	s.lastMessage = lastMessage(tx)
+	c := bucketOutbox.in(tx).Cursor()
 	for k, _ := c.First(); k != nil; {
 		lane, due, _ := splitOutboxKey(k)
 		s.lanes.sleep(lane, due)
@@ -201,7 +202,7 @@ const resumeChunk = 500
 func (s *Store) resume() error {
 	var sending, staged [][]byte
 	err := s.db.View(func(tx *bbolt.Tx) error {
-		sending, staged = keysOf(tx.Bucket(bucketSending)), keysOf(tx.Bucket(bucketStaging))
+		sending, staged = keysOf(bucketSending.in(tx)), keysOf(bucketStaging.in(tx))
 		return nil
 	})
 	for len(sending) > 0 && err == nil {
@@ -227,7 +228,7 @@ func (s *Store) resume() error {
 	return nil
 }
 
-func keysOf(b *bbolt.Bucket) (keys [][]byte) {
+func keysOf(b rows) (keys [][]byte) {
 	c := b.Cursor()
 	for k, _ := c.First(); k != nil; k, _ = c.Next() {
 		keys = append(keys, append([]byte(nil), k...))
@@ -236,11 +237,11 @@ func keysOf(b *bbolt.Bucket) (keys [][]byte) {
 }
 
 func putMeta(tx *bbolt.Tx, name []byte, v uint64) error {
-	return tx.Bucket(bucketMeta).Put(name, record.Seal(record.KindMeta, name, be.AppendUint64(nil, v)))
+	return bucketMeta.in(tx).Put(name, record.Seal(record.KindMeta, name, be.AppendUint64(nil, v)))
 }
 
 func getMeta(tx *bbolt.Tx, name []byte) (uint64, error) {
-	v := tx.Bucket(bucketMeta).Get(name)
+	v := bucketMeta.in(tx).Get(name)
 	if v == nil {
 		return 0, nil
 	}

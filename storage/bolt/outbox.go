@@ -5,8 +5,6 @@ import (
 	"context"
 	"time"
 
-	"go.etcd.io/bbolt"
-
 	"github.com/callbatch/callbatch/batch"
 )
 
@@ -55,7 +53,7 @@ const laneTurn = 8
 type picking struct {
 	*lanes
 	claim  batch.MessageClaim
-	cur    *bbolt.Cursor
+	cur    *cursor
 	now    time.Time
 	keys   [][]byte
 	lapses [][]byte // of messages whose time is spent, besides
@@ -75,7 +73,7 @@ func (s *Store) pickMessages(c batch.MessageClaim) ([][]byte, error) {
 	}
 	defer tx.Rollback()
 	p := picking{
-		lanes: s.lanes, claim: c, cur: tx.Bucket(bucketOutbox).Cursor(), now: time.Now(),
+		lanes: s.lanes, claim: c, cur: bucketOutbox.in(tx).Cursor(), now: time.Now(),
 		begun: demand{}, taken: map[laneKey][]byte{},
 	}
 	for c := range p.turns {
@@ -175,7 +173,7 @@ func (p *picking) take(lane laneKey, keys [][]byte, trial bool) {
 
 // dueIn returns up to most due keys of a lane behind the last taken. Without
 // one it says when the next is due.
-func dueIn(c *bbolt.Cursor, lane laneKey, last []byte, most int, now time.Time) (keys [][]byte, next time.Time) {
+func dueIn(c *cursor, lane laneKey, last []byte, most int, now time.Time) (keys [][]byte, next time.Time) {
 	from := lane[:]
 	if last != nil {
 		from = append(bytes.Clone(last), 0)
@@ -226,7 +224,7 @@ func (p *picking) lapsed(lane laneKey, until time.Time) (keys [][]byte, wake tim
 	}
 }
 
-func (sp *span) search(c *bbolt.Cursor, lane laneKey, now time.Time) (keys [][]byte) {
+func (sp *span) search(c *cursor, lane laneKey, now time.Time) (keys [][]byte) {
 	from := sp.from
 	if from == nil {
 		from = lane[:]
@@ -277,7 +275,7 @@ func (t *txn) claimMessage(s *Store, key []byte, perHost int) (d batch.Delivery,
 			})
 		}
 	}()
-	if t.Bucket(bucketOutbox).Get(key) == nil {
+	if bucketOutbox.in(t.Tx).Get(key) == nil {
 		return d, false, nil
 	}
 	m, err := readMessage(t.Tx, tenantKey(lane.tenant(), id))
@@ -289,18 +287,18 @@ func (t *txn) claimMessage(s *Store, key []byte, perHost int) (d batch.Delivery,
 		if batch.CodeOf(err) != batch.NotFound && !s.damaged(err, "message", id) {
 			return d, false, err
 		}
-		return d, false, t.Bucket(bucketOutbox).Delete(key)
+		return d, false, bucketOutbox.in(t.Tx).Delete(key)
 	}
 	host := batch.CallbackHost(spec.Options.CallbackURL)
 	switch {
 	case m.Lapsed(t.now):
-		if err := t.Bucket(bucketOutbox).Delete(key); err != nil {
+		if err := bucketOutbox.in(t.Tx).Delete(key); err != nil {
 			return d, false, err
 		}
 		m.End(batch.MessageExhausted, batch.ReasonWindow, t.now)
 		return d, false, t.settled(s, m)
 	case host != "" && host != m.Host: // the URL is another by now
-		if err := t.Bucket(bucketOutbox).Delete(key); err != nil {
+		if err := bucketOutbox.in(t.Tx).Delete(key); err != nil {
 			return d, false, err
 		}
 		m.Host = host
@@ -308,7 +306,7 @@ func (t *txn) claimMessage(s *Store, key []byte, perHost int) (d batch.Delivery,
 	case !t.mayStart(s, lane, perHost):
 		return d, false, nil
 	}
-	if err := t.Bucket(bucketOutbox).Delete(key); err != nil {
+	if err := bucketOutbox.in(t.Tx).Delete(key); err != nil {
 		return d, false, err
 	}
 	d, err = t.startSending(s, m, spec)

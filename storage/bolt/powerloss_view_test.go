@@ -161,7 +161,7 @@ func (v *viewer) message(m batch.Message) error {
 		return a.Error != nil && a.Error.Category == batch.Interrupted
 	})
 	if m.Type == batch.TypeProgress { // an attempt of it that was cut short is its last
-		v.line("  %s %s round %d place %d, body %x", m.ID, m.Type, m.Round, m.Seq, sha256.Sum256(body))
+		v.line("  %s %s round %d, body %x", m.ID, m.Type, m.Round, sha256.Sum256(body))
 		return nil
 	}
 	state := m.State
@@ -189,8 +189,8 @@ func (v *viewer) feed(t batch.TenantID) error {
 			if err != nil {
 				return err
 			}
-			if b.Status != batch.Canceled {
-				v.line("feed %d %s %x", e.Seq, e.ID, sha256.Sum256(e.Body))
+			if b.Status != batch.Canceling && b.Status != batch.Canceled {
+				v.line("feed %s %x", e.ID, sha256.Sum256(e.Body))
 			}
 		}
 		if page.Next == q.After {

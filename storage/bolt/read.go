@@ -87,7 +87,7 @@ func (s *Store) Batches(ctx context.Context, q batch.BatchQuery) (list []batch.B
 		if q.Before != nil {
 			before = (*[16]byte)(q.Before)
 		}
-		return backwards(tx.Bucket(bucketProgress).Cursor(), q.Tenant[:], before, func(k []byte, steps int) (bool, error) {
+		return backwards(bucketProgress.in(tx).Cursor(), q.Tenant[:], before, func(k []byte, steps int) (bool, error) {
 			tenant, id := splitTenantKey(k)
 			if len(list) == q.Limit || steps > listSteps {
 				return false, nil
@@ -122,7 +122,7 @@ func (s *Store) Batches(ctx context.Context, q batch.BatchQuery) (list []batch.B
 // backwards walks the keys under a 16-byte prefix from the newest to the
 // oldest, beginning before a key if one is given, until f says no. end is
 // called when there are no more.
-func backwards(c *bbolt.Cursor, prefix []byte, before *[16]byte, f func(k []byte, steps int) (bool, error), end func()) error {
+func backwards(c *cursor, prefix []byte, before *[16]byte, f func(k []byte, steps int) (bool, error), end func()) error {
 	var k []byte
 	from := append(bytes.Clone(prefix), bytes.Repeat([]byte{0xff}, 17)...)
 	if before != nil {
@@ -150,7 +150,7 @@ func (s *Store) Messages(ctx context.Context, q batch.MessageQuery) ([]batch.Mes
 		l.tx = tx
 		name, prefix := listOf(q.State), q.Tenant[:]
 		if q.Batch != nil {
-			if tx.Bucket(bucketProgress).Get(tenantKey(q.Tenant, *q.Batch)) == nil {
+			if bucketProgress.in(tx).Get(tenantKey(q.Tenant, *q.Batch)) == nil {
 				return errNoBatch
 			}
 			name, prefix = bucketByBatch, q.Batch[:]
@@ -159,7 +159,7 @@ func (s *Store) Messages(ctx context.Context, q batch.MessageQuery) ([]batch.Mes
 				return l.pick(ids)
 			}
 		}
-		return backwards(tx.Bucket(name).Cursor(), prefix, (*[16]byte)(q.Before), func(k []byte, steps int) (bool, error) {
+		return backwards(name.in(tx).Cursor(), prefix, (*[16]byte)(q.Before), func(k []byte, steps int) (bool, error) {
 			return l.add(batch.MessageID(k[16:]), steps)
 		}, l.end)
 	})
@@ -214,7 +214,7 @@ func (l *listing) pick(ids []batch.MessageID) error {
 // fewWaiting returns the messages of a tenant that wait, newest first, if they
 // are so few that to sort them is less than to look for them among all.
 func fewWaiting(tx *bbolt.Tx, q batch.MessageQuery) (ids []batch.MessageID, few bool) {
-	c := tx.Bucket(bucketOutbox).Cursor()
+	c := bucketOutbox.in(tx).Cursor()
 	n := 0
 	for k, _ := c.Seek(q.Tenant[:]); bytes.HasPrefix(k, q.Tenant[:]); k, _ = c.Next() {
 		if n++; n > listSteps {
@@ -230,7 +230,7 @@ func fewWaiting(tx *bbolt.Tx, q batch.MessageQuery) (ids []batch.MessageID, few 
 
 // listOf returns the bucket that has all messages in a state, and as few
 // others as possible.
-func listOf(s batch.MessageState) []byte {
+func listOf(s batch.MessageState) table {
 	switch s {
 	case batch.MessageSending:
 		return bucketSending
@@ -250,7 +250,7 @@ func (s *Store) Message(ctx context.Context, tenant batch.TenantID, id batch.Mes
 		if m, err = shown(tx, m, time.Now()); err != nil {
 			return err
 		}
-		c := tx.Bucket(bucketAttempts).Cursor()
+		c := bucketAttempts.in(tx).Cursor()
 		for k, v := c.Seek(id[:]); bytes.HasPrefix(k, id[:]); k, v = c.Next() {
 			p, err := record.Open(record.KindAttempt, k, v)
 			if err != nil {
@@ -270,6 +270,9 @@ func (s *Store) Message(ctx context.Context, tenant batch.TenantID, id batch.Mes
 // Body returns the body of a message from its frozen ends and the results it
 // names, which never change.
 func (s *Store) Body(ctx context.Context, m batch.Message) (body []byte, err error) {
+	if len(m.Refs) == 0 {
+		return batch.AppendBody(nil, m, nil), nil
+	}
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
 		results, err := readRefs(tx, m)
 		if err == nil {

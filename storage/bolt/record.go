@@ -139,7 +139,7 @@ func (r *recording) report(p prepared) error {
 	if err != nil {
 		return err
 	}
-	hadState := r.t.Bucket(bucketStates).Get(key) != nil
+	hadState := bucketStates.in(r.t.Tx).Get(key) != nil
 	if len(p.Results) > 0 {
 		if err := putSegment(r.t, k, p.held.first, p.held.round, p.segment, hadState || p.held.round > 1); err != nil {
 			return err
@@ -184,11 +184,11 @@ func (r *recording) holds(p prepared) bool {
 func (r *recording) finishBlock(e *entry, p prepared, hadState bool) error {
 	k := p.Lease.Block
 	if hadState {
-		if err := r.t.Bucket(bucketStates).Delete(blockKey(k)); err != nil {
+		if err := bucketStates.in(r.t.Tx).Delete(blockKey(k)); err != nil {
 			return err
 		}
 	}
-	if err := r.t.Bucket(bucketOpen).Delete(openKey(k, r.due(p))); err != nil {
+	if err := bucketOpen.in(r.t.Tx).Delete(openKey(k, r.due(p))); err != nil {
 		return err
 	}
 	r.letGo(p)
@@ -227,7 +227,7 @@ func (r *recording) leaveBlock(p prepared, state batch.BlockState, hadState bool
 	touched := len(p.Results)+len(p.Again) > 0
 	if touched {
 		key := blockKey(k)
-		if err := r.t.Bucket(bucketStates).Put(key, record.EncodeState(key, state)); err != nil {
+		if err := bucketStates.in(r.t.Tx).Put(key, record.EncodeState(key, state)); err != nil {
 			return err
 		}
 	}
@@ -239,7 +239,7 @@ func (r *recording) leaveBlock(p prepared, state batch.BlockState, hadState bool
 	if partial {
 		due = state.Due()
 	}
-	open := bucket(r.t.Tx, bucketOpen)
+	open := bucketOpen.in(r.t.Tx)
 	if !was.Equal(due) {
 		if err := open.Delete(openKey(k, was)); err != nil {
 			return err
@@ -273,10 +273,13 @@ func (r *recording) letGo(p prepared) {
 func (t *txn) end(s *Store, e *entry, spec *batch.Spec, as batch.Status, only *batch.Range, offer *batch.MessageClaim, out *batch.Recorded) error {
 	e.p.End(as, spec.Items, t.now.UTC())
 	t.change(e)
-	if err := t.Bucket(bucketActive).Delete(e.key); err != nil {
+	if err := bucketActive.in(t.Tx).Delete(e.key); err != nil {
 		return err
 	}
-	t.after(func() { s.retire(spec.ID) })
+	t.after(func() {
+		s.retire(spec.ID)
+		s.remember(spec)
+	})
 	if err := t.replace(s, e); err != nil {
 		return err
 	}

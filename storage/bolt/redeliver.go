@@ -69,7 +69,7 @@ func (t *txn) reopen(m batch.Message) error {
 	}
 	e.p.Reopen(m, m.State)
 	t.change(e)
-	return t.Bucket(bucketDead).Delete(tenantKey(m.Tenant, m.ID))
+	return bucketDead.in(t.Tx).Delete(tenantKey(m.Tenant, m.ID))
 }
 
 // How much one step of a redelivery looks at and takes, and how many orders a
@@ -95,7 +95,7 @@ func (s *Store) RedeliverAll(ctx context.Context, o batch.Redelivery) (wanted in
 	}
 	key := tenantKey(o.Tenant, batch.NewMessageID(o.Made))
 	err = s.do(s.small, 0, func(t *txn) error {
-		b := t.Bucket(bucketOrders)
+		b := bucketOrders.in(t.Tx)
 		if n := countPrefix(b.Cursor(), o.Tenant[:], mostOrders); n == mostOrders {
 			return batch.Refuse(batch.Conflict, "too_many_redeliveries", "%d redeliveries are under way: wait until one has ended", n)
 		}
@@ -109,7 +109,7 @@ func (s *Store) RedeliverAll(ctx context.Context, o batch.Redelivery) (wanted in
 }
 
 // countPrefix counts keys with a prefix, up to most.
-func countPrefix(c *bbolt.Cursor, prefix []byte, most int) (n int) {
+func countPrefix(c *cursor, prefix []byte, most int) (n int) {
 	for k, _ := c.Seek(prefix); n < most && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
 		n++
 	}
@@ -136,7 +136,7 @@ func (s *Store) countWanted(ctx context.Context, o batch.Redelivery) (n int, err
 // walkWanted calls f for the next messages an order means until it says no,
 // and notes how far it came. more is false at the end.
 func (s *Store) walkWanted(tx *bbolt.Tx, o *batch.Redelivery, looks int, f func(batch.Message) (bool, error)) (more bool, err error) {
-	c := tx.Bucket(listOf(o.State)).Cursor()
+	c := listOf(o.State).in(tx).Cursor()
 	from := append(tenantKey(o.Tenant, o.After), 0)
 	for k, _ := c.Seek(from); bytes.HasPrefix(k, o.Tenant[:]); k, _ = c.Next() {
 		if looks--; looks < 0 {
@@ -192,7 +192,7 @@ func (s *Store) orderLoop() {
 func (s *Store) orderStep(last *[]byte) (more bool, err error) {
 	var turn []byte
 	err = s.view(context.Background(), func(tx *bbolt.Tx) error {
-		c := tx.Bucket(bucketOrders).Cursor()
+		c := bucketOrders.in(tx).Cursor()
 		k, _ := c.Seek(append(bytes.Clone(*last), 0))
 		if k == nil {
 			k, _ = c.First()
@@ -209,7 +209,7 @@ func (s *Store) orderStep(last *[]byte) (more bool, err error) {
 
 // advance does the next step of an order.
 func (t *txn) advance(s *Store, key []byte) error {
-	b := t.Bucket(bucketOrders)
+	b := bucketOrders.in(t.Tx)
 	v := b.Get(key)
 	if v == nil {
 		return nil

@@ -170,7 +170,7 @@ func findBlock(tx *bbolt.Tx, b batch.Batch, index int) (int, error) {
 // readSpan returns where a block begins and how many items it has.
 func readSpan(tx *bbolt.Tx, k batch.BlockKey) (first, count int, err error) {
 	key := blockKey(k)
-	p, err := record.Open(record.KindBlock, key, tx.Bucket(bucketBlocks).Get(key))
+	p, err := record.Open(record.KindBlock, key, bucketBlocks.in(tx).Get(key))
 	if err != nil {
 		return 0, 0, err
 	}

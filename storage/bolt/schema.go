@@ -4,49 +4,40 @@ import (
 	"encoding/binary"
 	"time"
 
-	"go.etcd.io/bbolt"
-
 	"github.com/callbatch/callbatch/batch"
 )
 
-// The buckets, with what stands under which key. All are flat: a bucket a
-// batch would make the file three times as large. Whatever a tenant owns and
-// can name begins with the tenant; the rest hangs off an id that only such a
-// record gives.
+// The tables, with what stands under which key. Each is a bucket, and those of
+// short-lived small keys share one: every bucket that a commit touches costs as
+// much as a few records. All are flat: a bucket a batch would make the file
+// three times as large. Whatever a tenant owns and can name begins with the
+// tenant; the rest hangs off an id that only such a record gives.
 var (
-	bucketMeta     = []byte("meta")     // name → record
-	bucketBatches  = []byte("batches")  // tenant, batch → spec
-	bucketProgress = []byte("progress") // tenant, batch → progress
-	bucketActive   = []byte("active")   // tenant, batch → nothing: the batches that have not ended
-	bucketStaging  = []byte("staging")  // tenant, batch → nothing: uploads that are under way
-	bucketBlocks   = []byte("blocks")   // batch, part, number → items
-	bucketStates   = []byte("states")   // batch, part, number → state of a block that is partly done
-	bucketSegments = []byte("segments") // batch, part, number, round, n → results
-	bucketOpen     = []byte("open")     // batch, due, part, number → 1 if partly done: blocks that are not finished
-	bucketMessages = []byte("messages") // tenant, message → message
-	bucketByBatch  = []byte("bybatch")  // batch, message → nothing
-	bucketAttempts = []byte("attempts") // message, number → attempt
-	bucketOutbox   = []byte("outbox")   // tenant, host, class, due, message → when its time is spent: messages that wait
-	bucketSending  = []byte("sending")  // tenant, message → nothing: messages whose attempt is under way
-	bucketDead     = []byte("dead")     // tenant, message → nothing: messages that were given up
-	bucketFeed     = []byte("feed")     // tenant, place → message
-	bucketHosts    = []byte("hosts")    // tenant or everybody, host → how it stands
-	bucketOrders   = []byte("orders")   // tenant, order → redelivery that is being carried out
-	bucketKeys     = []byte("keys")     // tenant, key → API key
-	bucketSecrets  = []byte("secrets")  // tenant → signing secrets
+	bucketMeta     = table{name: "meta"}                 // name → record
+	bucketBatches  = table{name: "batches", fill: 0.9}   // tenant, batch → spec
+	bucketProgress = table{name: "progress", fill: 0.9}  // tenant, batch → progress
+	bucketActive   = table{name: "places", mark: 'a'}    // tenant, batch → nothing: the batches that have not ended
+	bucketStaging  = table{name: "places", mark: 'u'}    // tenant, batch → nothing: uploads that are under way
+	bucketBlocks   = table{name: "blocks", fill: 1}      // batch, part, number → items
+	bucketStates   = table{name: "states"}               // batch, part, number → state of a block that is partly done
+	bucketSegments = table{name: "segments", fill: 0.95} // batch, part, number, round, n → results
+	bucketOpen     = table{name: "places", mark: 'o'}    // batch, due, part, number → 1 if partly done: blocks that are not finished
+	bucketMessages = table{name: "messages", fill: 0.9}  // tenant, message → message
+	bucketByBatch  = table{name: "bybatch", fill: 0.9}   // batch, message → nothing
+	bucketAttempts = table{name: "attempts", fill: 0.9}  // message, number → attempt
+	bucketOutbox   = table{name: "places", mark: 'w'}    // tenant, host, class, due, message → when its time is spent: messages that wait
+	bucketSending  = table{name: "places", mark: 's'}    // tenant, message → nothing: messages whose attempt is under way
+	bucketDead     = table{name: "places", mark: 'd'}    // tenant, message → nothing: messages that were given up
+	bucketHosts    = table{name: "hosts"}                // tenant or everybody, host → how it stands
+	bucketOrders   = table{name: "orders"}               // tenant, order → redelivery that is being carried out
+	bucketKeys     = table{name: "keys"}                 // tenant, key → API key
+	bucketSecrets  = table{name: "secrets"}              // tenant → signing secrets
 )
 
-var buckets = [][]byte{
-	bucketMeta, bucketBatches, bucketProgress, bucketActive, bucketStaging, bucketBlocks, bucketStates, bucketSegments,
-	bucketOpen, bucketMessages, bucketByBatch, bucketAttempts, bucketOutbox, bucketSending,
-	bucketDead, bucketFeed, bucketHosts, bucketOrders, bucketKeys, bucketSecrets,
-}
-
-// rightEdge are the buckets whose keys mostly come in order: their pages are
-// filled rather than split in half.
-var rightEdge = map[string]float64{
-	string(bucketBatches): 0.9, string(bucketProgress): 0.9, string(bucketBlocks): 1, string(bucketSegments): 0.95,
-	string(bucketMessages): 0.9, string(bucketByBatch): 0.9, string(bucketAttempts): 0.9, string(bucketFeed): 1,
+// buckets are the names of all buckets there are.
+var buckets = []string{
+	"meta", "batches", "progress", "places", "blocks", "states", "segments", "messages", "bybatch", "attempts",
+	"hosts", "orders", "keys", "secrets",
 }
 
 var (
@@ -103,10 +94,6 @@ func attemptKey(m batch.MessageID, number int) []byte {
 	return be.AppendUint32(append(make([]byte, 0, 20), m[:]...), uint32(number))
 }
 
-func feedKey(t batch.TenantID, seq uint64) []byte {
-	return be.AppendUint64(append(make([]byte, 0, 24), t[:]...), seq)
-}
-
 func outboxKey(l laneKey, due time.Time, m batch.MessageID) []byte {
 	b := append(make([]byte, 0, 49), l[:]...)
 	b = be.AppendUint64(b, dueMillis(due))
@@ -132,13 +119,4 @@ func millisTime(ms uint64) time.Time {
 		return time.Time{}
 	}
 	return time.UnixMilli(int64(ms)).UTC()
-}
-
-// bucket returns a bucket with its fill set.
-func bucket(tx *bbolt.Tx, name []byte) *bbolt.Bucket {
-	b := tx.Bucket(name)
-	if f, ok := rightEdge[string(name)]; ok {
-		b.FillPercent = f
-	}
-	return b
 }

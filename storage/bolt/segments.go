@@ -23,7 +23,7 @@ const (
 // putSegment adds results to a block. hadAny says that it may have some of
 // this round already.
 func putSegment(t *txn, k batch.BlockKey, first, round int, seg record.Segment, hadAny bool) error {
-	b := bucket(t.Tx, bucketSegments)
+	b := bucketSegments.in(t.Tx)
 	n := 0
 	if hadAny {
 		size := 0
@@ -83,7 +83,7 @@ func readResults(tx *bbolt.Tx, k batch.BlockKey, first int, in stretch) ([]batch
 // collect returns the results under a prefix, by index, then round.
 func collect(tx *bbolt.Tx, prefix []byte, first int, in stretch) ([]batch.Result, error) {
 	var all []batch.Result
-	c := tx.Bucket(bucketSegments).Cursor()
+	c := bucketSegments.in(tx).Cursor()
 	for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
 		p, err := record.Open(record.KindSegment, k, v)
 		if err != nil {

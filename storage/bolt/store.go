@@ -49,6 +49,8 @@ type Store struct {
 	committed   chan struct{} // closed when the committer is done
 	sync        func(*bbolt.Tx) error
 
+	lastMessage batch.MessageID // the greatest id there is; the committer's
+
 	writing sync.Mutex // held over a transaction that writes, and by Check
 
 	mapped  int64      // address space set aside for the file
@@ -69,8 +71,9 @@ type Store struct {
 	turn    int                        // of the processors
 	lanes   *lanes
 	flights map[batch.MessageID]flight
-	posted  chan struct{}    // closed when the next message has been made
-	crowded map[batch.ID]int // batches passed by for having so many blocks out
+	posted  chan struct{}            // closed when the next message has been made
+	recent  map[batch.ID]*batch.Spec // of batches that ended lately
+	crowded map[batch.ID]int         // batches passed by for having so many blocks out
 	ends    []queued
 
 	endsReady   chan struct{}
@@ -104,7 +107,7 @@ func newStore(db *bbolt.DB, o Options) *Store {
 		committed: make(chan struct{}), sync: syncTx, failed: make(chan struct{}),
 		changed: make(chan struct{}, 1), messagesChanged: make(chan struct{}, 1),
 		live: map[batch.ID]*live{}, batches: map[string]*rota[batch.ID]{}, lanes: newLanes(),
-		flights: map[batch.MessageID]flight{}, posted: make(chan struct{}), crowded: map[batch.ID]int{},
+		flights: map[batch.MessageID]flight{}, posted: make(chan struct{}), crowded: map[batch.ID]int{}, recent: map[batch.ID]*batch.Spec{},
 		endsReady: make(chan struct{}, 1), ordersReady: make(chan struct{}, 1), ordersEnded: make(chan struct{}), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
 }

@@ -16,7 +16,7 @@ import (
 // Keys returns all API keys.
 func (s *Store) Keys(ctx context.Context) (keys []batch.Key, err error) {
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketKeys).ForEach(func(k, v []byte) error {
+		return bucketKeys.in(tx).ForEach(func(k, v []byte) error {
 			p, err := record.Open(record.KindKey, k, v)
 			if err != nil {
 				return err
@@ -35,7 +35,7 @@ func (s *Store) AddKey(ctx context.Context, k batch.Key, onlyFirst bool) error {
 		return err
 	}
 	return s.do(s.small, 0, func(t *txn) error {
-		b := t.Bucket(bucketKeys)
+		b := bucketKeys.in(t.Tx)
 		if first, _ := b.Cursor().First(); onlyFirst && first != nil {
 			return batch.Errorf(batch.Conflict, "there is a key already")
 		}
@@ -63,7 +63,7 @@ func (s *Store) Secrets(ctx context.Context, tenant batch.TenantID, fresh batch.
 			return err
 		}
 		found = []batch.Secret{fresh}
-		return t.Bucket(bucketSecrets).Put(tenant[:], record.EncodeSecrets(tenant[:], found))
+		return bucketSecrets.in(t.Tx).Put(tenant[:], record.EncodeSecrets(tenant[:], found))
 	})
 	return found, err
 }
@@ -91,13 +91,13 @@ func (s *Store) Rotate(ctx context.Context, tenant batch.TenantID, fresh batch.S
 		if len(secrets) > batch.MaxSecrets {
 			return batch.Refuse(batch.Conflict, "too_many_secrets", "%d secrets sign already: wait until one has ended, or keep none", len(secrets)-1)
 		}
-		return t.Bucket(bucketSecrets).Put(tenant[:], record.EncodeSecrets(tenant[:], secrets))
+		return bucketSecrets.in(t.Tx).Put(tenant[:], record.EncodeSecrets(tenant[:], secrets))
 	})
 	return secrets, err
 }
 
 func readSecrets(tx *bbolt.Tx, tenant batch.TenantID) ([]batch.Secret, error) {
-	v := tx.Bucket(bucketSecrets).Get(tenant[:])
+	v := bucketSecrets.in(tx).Get(tenant[:])
 	if v == nil {
 		return nil, nil
 	}
@@ -128,7 +128,7 @@ func newLinkKey() []byte {
 }
 
 func readLinkKey(tx *bbolt.Tx) ([]byte, error) {
-	p, err := record.Open(record.KindMeta, metaLinks, tx.Bucket(bucketMeta).Get(metaLinks))
+	p, err := record.Open(record.KindMeta, metaLinks, bucketMeta.in(tx).Get(metaLinks))
 	if err != nil || len(p) != linkKeyBytes {
 		return nil, errors.Join(err, batch.Errorf(batch.Damaged, "the meta record %s is damaged", metaLinks))
 	}

@@ -1,7 +1,6 @@
 package record
 
 import (
-	"encoding/binary"
 	"time"
 
 	"github.com/callbatch/callbatch/batch"
@@ -18,7 +17,6 @@ func EncodeMessage(key []byte, m batch.Message) []byte {
 	b = appendBytes(b, m.Host)
 	b = append(b, byte(m.State))
 	b = appendBytes(b, m.Reason)
-	b = binary.AppendUvarint(b, m.Seq)
 	for _, t := range []time.Time{m.Created, m.Until, m.Ended, m.Due, m.Started} {
 		b = appendTime(b, t)
 	}
@@ -44,7 +42,7 @@ func DecodeMessage(payload []byte) (batch.Message, error) {
 	r := reader{b: payload}
 	m := batch.Message{
 		ID: r.id(), Tenant: r.id(), Batch: r.id(), Type: r.string(), Round: r.int(), Host: r.string(),
-		State: batch.MessageState(r.byte()), Reason: r.string(), Seq: r.uint(),
+		State: batch.MessageState(r.byte()), Reason: r.string(),
 		Created: r.time(), Until: r.time(), Ended: r.time(), Due: r.time(), Started: r.time(), Made: r.int(), Spared: r.int(),
 	}
 	f := r.byte()

@@ -121,7 +121,7 @@ func TestRecordsComeBackAsTheyWere(t *testing.T) {
 				ID: id[batch.MessageID](t), Tenant: id[batch.TenantID](t), Batch: id[batch.ID](t), Type: text.Draw(t, "type"),
 				Round: small.Draw(t, "round"), Host: text.Draw(t, "host"), State: batch.MessageState(rapid.IntRange(1, 8).Draw(t, "state")),
 				Reason: text.Draw(t, "reason"), Created: millis(t), Due: millis(t), Made: small.Draw(t, "made"), Started: millis(t),
-				Seq: rapid.Uint64().Draw(t, "seq"), Until: millis(t), Ended: millis(t), Spared: small.Draw(t, "spared"),
+				Until: millis(t), Ended: millis(t), Spared: small.Draw(t, "spared"),
 				Manual: rapid.Bool().Draw(t, "manual"), Again: rapid.Bool().Draw(t, "again"), Settled: rapid.Bool().Draw(t, "settled"),
 				Head: octet.Draw(t, "head"), Tail: octet.Draw(t, "tail"),
 			}

@@ -30,11 +30,11 @@ var feeding = cases{
 				s.t.Fatalf("the body of %v is another in the feed", m.ID)
 			}
 		}
-		s.same("the place of the last", page.Next, page.Entries[2].Seq)
+		s.same("the place of the last", page.Next, page.Entries[2].ID)
 		end := s.feed(batch.FeedQuery{Tenant: tenant(1), After: page.Next, Limit: 10})
 		s.same("at the end", []any{len(end.Entries), end.Next}, []any{0, page.Next})
-		past := s.feed(batch.FeedQuery{Tenant: tenant(1), After: 1<<64 - 1, Limit: 10})
-		s.same("past the end", []any{len(past.Entries), past.Next}, []any{0, uint64(1<<64 - 1)})
+		past := s.feed(batch.FeedQuery{Tenant: tenant(1), After: greatest, Limit: 10})
+		s.same("past the end", []any{len(past.Entries), past.Next}, []any{0, greatest})
 	}},
 	{"pages are as long as is asked, and never empty before the end", func(s *fixture) {
 		s.create(mine(30))
@@ -172,6 +172,9 @@ func (s *fixture) allEnded() bool {
 	return true
 }
 
+// greatest is behind every message.
+var greatest = batch.MessageID(bytes.Repeat([]byte{0xff}, 16))
+
 func (s *fixture) feed(q batch.FeedQuery) batch.FeedPage {
 	s.t.Helper()
 	p, err := s.Feed(s.ctx, q)
@@ -181,10 +184,10 @@ func (s *fixture) feed(q batch.FeedQuery) batch.FeedPage {
 	}
 	at := q.After
 	for _, e := range p.Entries {
-		if e.Seq <= at || e.Seq > p.Next || e.Tenant != q.Tenant {
-			s.t.Fatalf("message %d of %v stands after %d in a page to %d", e.Seq, e.Tenant, at, p.Next)
+		if bytes.Compare(e.ID[:], at[:]) <= 0 || bytes.Compare(e.ID[:], p.Next[:]) > 0 || e.Tenant != q.Tenant {
+			s.t.Fatalf("message %v of %v stands after %v in a page to %v", e.ID, e.Tenant, at, p.Next)
 		}
-		at = e.Seq
+		at = e.ID
 	}
 	return p
 }
