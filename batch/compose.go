@@ -27,32 +27,35 @@ func RangeMessages(s Spec, p Progress, r Range, t Terms, now time.Time) []Messag
 		FirstIndex: s.Items, LastIndex: s.Items,
 	}
 	room := s.Options.CallbackPageBytes - len(envelope(TypeResults, now, data)) - 2
-	pages := paginate(r.Results, room, s.Options.CallbackPageItems)
+	pages := paginate(s, t.Links, r.Results, room)
 	ms := make([]Message, len(pages))
 	for i, pg := range pages {
 		data.Part, data.Parts = i, len(pages)
 		data.FirstIndex, data.LastIndex = r.Results[pg.from].Index, r.Results[pg.to-1].Index
 		ms[i] = newMessage(s, p, TypeResults, t, now)
-		ms[i].Head, ms[i].Tail = splitResults(envelope(TypeResults, now, data))
-		if pg.bare {
-			ms[i].Head = appendBare(ms[i].Head, r.Results[pg.from], t.Links.OutputURL(s, data.FirstIndex))
-			continue
-		}
-		ms[i].Refs, ms[i].Carried = []Ref{r.ref(p, pg)}, r.Results[pg.from:pg.to]
+		ms[i].fill(envelope(TypeResults, now, data), p, r, pg)
 	}
 	return ms
+}
+
+// fill puts a page of results into the envelope: by reference, or as they
+// are, if some of them are shortened.
+func (m *Message) fill(envelope []byte, p Progress, r Range, pg page) {
+	m.Head, m.Tail = splitResults(envelope)
+	if pg.short != nil {
+		m.Head = append(m.Head, pg.short...)
+		return
+	}
+	m.Carried = r.Results[pg.from:pg.to]
+	m.Refs = []Ref{{
+		Part: r.Key.Part, Number: r.Key.Number, Round: p.Round,
+		From: r.Results[pg.from].Index, To: r.Results[pg.to-1].Index + 1,
+	}}
 }
 
 // carriesResults reports whether results travel in messages.
 func (s Spec) carriesResults() bool {
 	return s.Options.Messages() && s.Options.CallbackMode != ModeSummary
-}
-
-func (r Range) ref(p Progress, pg page) Ref {
-	return Ref{
-		Part: r.Key.Part, Number: r.Key.Number, Round: p.Round,
-		From: r.Results[pg.from].Index, To: r.Results[pg.to-1].Index + 1,
-	}
 }
 
 // EndMessages returns the messages that go with the end of a batch, the
@@ -67,15 +70,17 @@ func EndMessages(s Spec, p Progress, only *Range, t Terms, now time.Time) []Mess
 	link := t.Links.ResultsURL(s)
 	if only != nil && s.carriesResults() && p.Messages.Round == 0 {
 		body := envelope(end.Type, now, newEndData(s, p, link, true))
-		pages := paginate(only.Results, s.Options.CallbackPageBytes-len(body), s.Options.CallbackPageItems)
-		if len(pages) == 0 || len(pages) == 1 && !pages[0].bare {
+		pages := paginate(s, t.Links, only.Results, s.Options.CallbackPageBytes-len(body))
+		ms = RangeMessages(s, p, *only, t, now)
+		switch {
+		case len(pages) == 0:
 			end.Head, end.Tail = splitResults(body)
-			for _, pg := range pages {
-				end.Refs, end.Carried = []Ref{only.ref(p, pg)}, only.Results[pg.from:pg.to]
-			}
+			return []Message{end}
+		case len(pages) == 1 && pages[0].short == nil, // those that are shortened may be whole in messages of their own
+			len(pages) == 1 && len(ms) == 1 && ms[0].Refs == nil && len(body)+len(pages[0].short) <= s.Options.CallbackPageBytes:
+			end.fill(body, p, *only, pages[0])
 			return []Message{end}
 		}
-		ms = RangeMessages(s, p, *only, t, now)
 	}
 	for _, m := range ms {
 		p.Post(m)
@@ -146,38 +151,61 @@ func CallbackHost(raw string) string {
 // page is a run of results that travel in one message.
 type page struct {
 	from, to int
-	bare     bool
+	short    []byte // what is sent, if some of them are shortened
 }
 
-// paginate cuts results into pages of at most room bytes and most results.
-// A result that does not fit any page has one of its own, without its output.
-func paginate(results []Result, room, most int) []page {
+// paginate cuts results into pages of at most room bytes and as many results
+// as the batch asks for. A result that alone is more than room is shortened.
+func paginate(s Spec, l Links, results []Result, room int) []page {
 	var pages []page
 	var scratch []byte
-	used := 0
+	used, shortened := 0, make(map[int]bool)
 	for i, r := range results {
 		scratch = AppendResult(scratch[:0], r)
-		size := len(scratch) + 1
-		if size > room {
-			pages = append(pages, page{from: i, to: i + 1, bare: true})
-			used = room
-			continue
+		if len(scratch)+1 > room {
+			shortened[i] = true
+			scratch = appendShort(scratch[:0], r, l.OutputURL(s, r.Index))
 		}
 		last := len(pages) - 1
-		if last < 0 || used+size > room || pages[last].to-pages[last].from >= most {
+		if last < 0 || used+len(scratch)+1 > room || pages[last].to-pages[last].from >= s.Options.CallbackPageItems {
 			pages = append(pages, page{from: i, to: i})
 			last, used = last+1, 0
 		}
 		pages[last].to = i + 1
-		used += size
+		used += len(scratch) + 1
+	}
+	if len(shortened) > 0 {
+		for i := range pages {
+			pages[i].shorten(s, l, results, shortened)
+		}
 	}
 	return pages
 }
 
-// appendBare appends the result without what makes it too large for any
-// message: its output, of which it says where it is, or what the upstream
-// said.
-func appendBare(dst []byte, r Result, url string) []byte {
+// shorten renders a page that has shortened results in it.
+func (pg *page) shorten(s Spec, l Links, results []Result, which map[int]bool) {
+	var b []byte
+	some := false
+	for i := pg.from; i < pg.to; i++ {
+		if i > pg.from {
+			b = append(b, ',')
+		}
+		if r := results[i]; which[i] {
+			some = true
+			b = appendShort(b, r, l.OutputURL(s, r.Index))
+		} else {
+			b = AppendResult(b, r)
+		}
+	}
+	if some {
+		pg.short = b
+	}
+}
+
+// appendShort appends the result without what makes it too large for any
+// message: its output, of which it says where it is, or most of its error,
+// which then says that it is truncated.
+func appendShort(dst []byte, r Result, url string) []byte {
 	if r.Status != ItemSucceeded {
 		r.Payload = shortError(r.Payload)
 		return AppendResult(dst, r)
@@ -196,6 +224,6 @@ func shortError(payload []byte) []byte {
 	if json.Unmarshal(payload, &f) != nil {
 		return payload
 	}
-	f.Body, f.Message = "", clip(f.Message)
+	f.Body, f.Message, f.Truncated = "", clip(f.Message), true
 	return f.JSON()
 }

@@ -100,23 +100,23 @@ func TestRangeMessages(t *testing.T) {
 		s.Options.CallbackPageBytes = MinPageBytes
 		large := []Result{succeeded(0, `1`), succeeded(1, `"`+strings.Repeat("x", MinPageBytes)+`"`), succeeded(2, `3`)}
 		ms := RangeMessages(s, p, Range{Results: large}, linking, made)
-		if len(ms) != 3 {
+		if len(ms) != 1 {
 			t.Fatalf("got %d messages", len(ms))
 		}
-		part := func(n string) string {
-			return `{"type":"batch.results` + inRound1 + `"range":0,"ranges":2,"part":` + n + `,"parts":3,"first_index":` + n + `,"last_index":` + n + `,"results":[` +
-				`{"index":` + n + `,"id":"` + n + `","status":"succeeded",`
+		result := func(n, output string) string {
+			return `{"index":` + n + `,"id":"` + n + `","status":"succeeded",` + output + `,"attempts":1,"finished_at":"2026-11-23T12:00:00.000Z"}`
 		}
-		const end = `,"attempts":1,"finished_at":"2026-11-23T12:00:00.000Z"}]}}`
-		golden(t, ms[0], large, part("0")+`"output":1`+end)
-		golden(t, ms[1], large, part("1")+`"output_url":"`+link1+`"`+end)
-		golden(t, ms[2], large, part("2")+`"output":3`+end)
-		if ms[1].Refs != nil {
-			t.Errorf("what is frozen is named as well: %+v", ms[1].Refs)
+		const head = `{"type":"batch.results` + inRound1 + `"range":0,"ranges":2,"part":0,"parts":1,"first_index":0,"last_index":2,"results":[`
+		want := func(url string) string {
+			return head + result("0", `"output":1`) + "," + result("1", `"output_url":`+url) + "," + result("2", `"output":3`) + "]}}"
+		}
+		golden(t, ms[0], large, want(`"`+link1+`"`))
+		if ms[0].Refs != nil {
+			t.Errorf("what is frozen is named as well: %+v", ms[0].Refs)
 		}
 
 		ms = RangeMessages(s, p, Range{Results: large}, terms, made)
-		golden(t, ms[1], large, part("1")+`"output_url":null`+end)
+		golden(t, ms[0], large, want(`null`))
 	})
 	t.Run("a failure too large for any message is there without what the upstream said", func(t *testing.T) {
 		s := spec
@@ -129,7 +129,7 @@ func TestRangeMessages(t *testing.T) {
 			t.Fatalf("got %d messages", len(ms))
 		}
 		golden(t, ms[0], large, `{"type":"batch.results`+inRound1+`"range":0,"ranges":2,"part":0,"parts":1,"first_index":1,"last_index":1,"results":[`+
-			`{"index":1,"id":"A-18","status":"failed","error":{"code":"upstream_status","message":"`+strings.Repeat("é", 40)+`…","upstream_status":422},`+
+			`{"index":1,"id":"A-18","status":"failed","error":{"code":"upstream_status","message":"`+strings.Repeat("é", 40)+`…","upstream_status":422,"truncated":true},`+
 			`"attempts":5,"finished_at":"2026-11-23T12:00:00.000Z"}]}}`)
 	})
 	t.Run("the results of a later round are those it was about", func(t *testing.T) {
@@ -219,18 +219,29 @@ func TestEndMessages(t *testing.T) {
 		}
 		golden(t, ms[2], rs, `{"type":"batch.completed`+inRound1+ended+`"messages":2,"results_url":"`+linkAll+`"}}`)
 	})
-	t.Run("so does one result that is too large by itself", func(t *testing.T) {
+	t.Run("one result that is too large by itself is in it without its output", func(t *testing.T) {
 		s := one
 		s.Options.CallbackPageBytes = MinPageBytes
 		large := []Result{rs[0], succeeded(1, `"`+strings.Repeat("x", MinPageBytes)+`"`)}
 		for _, rs := range [][]Result{large, large[1:]} {
 			ms := EndMessages(s, p, &Range{Results: rs}, linking, made)
-			if len(ms) != len(rs)+1 || ms[len(rs)].Type != TypeCompleted {
+			if len(ms) != 1 || ms[0].Type != TypeCompleted {
 				t.Fatalf("got %+v", ms)
 			}
-			if b := body(t, ms[len(rs)-1], nil); !bytes.Contains(b, []byte(`"output_url":"`+link1+`"`)) {
+			if b := body(t, ms[0], nil); !bytes.Contains(b, []byte(`"output_url":"`+link1+`"`)) || bytes.Contains(b, []byte("xxx")) {
 				t.Errorf("got %s", b)
 			}
+		}
+	})
+	t.Run("a result that has room only in a message of its own has one", func(t *testing.T) {
+		s := one
+		room := MinPageBytes - len(envelope(TypeResults, made, resultsData{eventData: newEventData(s, p), Part: 999, Parts: 999, FirstIndex: s.Items, LastIndex: s.Items, Ranges: s.Blocks}))
+		s.Options.CallbackPageBytes = MinPageBytes
+		fits := succeeded(0, `""`)
+		fits.Payload = []byte(`"` + strings.Repeat("x", room-3-len(AppendResult(nil, fits))) + `"`)
+		ms := EndMessages(s, p, &Range{Results: []Result{fits}}, linking, made)
+		if len(ms) != 2 || ms[0].Type != TypeResults || ms[0].Refs == nil {
+			t.Fatalf("got %d messages", len(ms))
 		}
 	})
 	t.Run("a summary is one message, whatever the results", func(t *testing.T) {

@@ -51,11 +51,21 @@ func (h Health) Proven() bool { return h.Room >= provenRoom }
 // Notable reports whether the health is worth keeping over a restart.
 func (h Health) Notable() bool { return h.Failures > 0 || h.Pause > 0 }
 
+// Opens returns until when an open breaker lets nothing through; zero if it
+// does now. A time that lies farther ahead than the pause is that of a clock
+// which has gone back since.
+func (h Health) Opens(now time.Time) time.Time {
+	if !h.Until.After(now) || h.Until.After(now.Add(h.Pause)) {
+		return time.Time{}
+	}
+	return h.Until
+}
+
 // Allows returns how many attempts more may start while some are in flight.
 func (h Health) Allows(inFlight int, now time.Time) int {
 	room := h.Room
 	switch {
-	case h.Until.After(now):
+	case !h.Opens(now).IsZero():
 		return 0
 	case h.Open():
 		room = 1
@@ -73,7 +83,7 @@ func (h Health) After(s HostState, began, now time.Time) Health {
 	case HostUp:
 		return h.answered()
 	case HostDown, HostUnreachable:
-		if h.Open() && began.Before(h.Until) {
+		if h.Open() && began.Before(h.Until) && !h.Until.After(now.Add(h.Pause)) {
 			return h
 		}
 		return h.failed(now)
@@ -105,7 +115,7 @@ func (h Health) failed(now time.Time) Health {
 	if h.Room == 0 || h.Room > firstRoom {
 		h.Room = firstRoom
 	}
-	if h.Failures >= breakAfter || h.Recovering() {
+	if h.Failures >= breakAfter || h.Open() {
 		h.Pause = min(max(2*h.Pause, shortestPause), longestPause)
 		h.Until, h.Room = now.Add(h.Pause).UTC(), 1
 	}

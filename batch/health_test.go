@@ -110,6 +110,15 @@ func TestHealth(t *testing.T) {
 			t.Errorf("got %+v of %+v", h, down)
 		}
 	})
+	t.Run("a clock that went back does not keep it open", func(t *testing.T) {
+		earlier := down.Until.Add(-time.Hour)
+		if down.Allows(0, earlier) != 1 || !down.Opens(earlier).IsZero() {
+			t.Errorf("an hour before, %+v allows %d", down, down.Allows(0, earlier))
+		}
+		if h := down.After(HostDown, earlier, earlier); h.Pause != 2*down.Pause || !h.Until.Equal(earlier.Add(h.Pause)) {
+			t.Errorf("got %+v", h)
+		}
+	})
 	t.Run("if our own stop cut that one short, another is let through", func(t *testing.T) {
 		if h := down.After(HostUnknown, down.Until, down.Until); h.Allows(0, down.Until) != 1 {
 			t.Errorf("got %+v", h)
@@ -129,10 +138,14 @@ func TestHealth(t *testing.T) {
 			t.Errorf("and down again, it begins with a pause of %s", h.Pause)
 		}
 	})
-	t.Run("one failure on the way back opens it again, for longer", func(t *testing.T) {
+	t.Run("one failure on the way back does not open it again, five in a row do, for longer", func(t *testing.T) {
 		at := down.Until
 		h := down.afterAll(at, HostUp, HostUp, HostUnreachable)
-		want := Health{Failures: 1, Since: at, Room: 1, Pause: 10 * time.Second, Until: at.Add(10 * time.Second)}
+		if h.Open() || !h.Recovering() || h.Failures != 1 {
+			t.Errorf("got %+v", h)
+		}
+		h = h.afterAll(at, times(4, HostDown)...)
+		want := Health{Failures: 5, Since: at, Room: 1, Pause: 10 * time.Second, Until: at.Add(10 * time.Second)}
 		if diff := cmp.Diff(want, h); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
@@ -166,7 +179,7 @@ func TestHealthFollowsTheRules(t *testing.T) {
 				t.Fatalf("%d failures in a row: %+v", inARow, h)
 			case s == HostUp && (h.Open() || h.Room <= was.Room && was.Room < mostRoom):
 				t.Fatalf("an answer made %+v of %+v", h, was)
-			case failed && h.Open() != (inARow >= breakAfter || was.Recovering()):
+			case failed && h.Open() != (inARow >= breakAfter || was.Open()):
 				t.Fatalf("failure %d made %+v of %+v", inARow, h, was)
 			case failed && h.Open() && (h.Pause != min(max(2*was.Pause, shortestPause), longestPause) || !h.Until.Equal(now.Add(h.Pause))):
 				t.Fatalf("failure %d made %+v of %+v", inARow, h, was)

@@ -62,7 +62,8 @@ type Failure struct {
 	Code           string `json:"code"` // of the closed list of the contract, or app.…
 	Message        string `json:"message"`
 	UpstreamStatus int    `json:"upstream_status,omitempty"`
-	Body           string `json:"body,omitempty"` // at most 4 KiB of what the upstream said
+	Body           string `json:"body,omitempty"`      // at most 4 KiB of what the upstream said
+	Truncated      bool   `json:"truncated,omitempty"` // in a message it did not fit: the API has all of it
 
 	Retry      bool          `json:"-"` // worth another attempt
 	RetryAfter time.Duration `json:"-"` // the other side asked to be left alone this long: all items of the processor wait

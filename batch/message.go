@@ -118,6 +118,16 @@ func (m *Message) Close(o AttemptOutcome, now time.Time, t Terms) {
 	}
 }
 
+// Interrupt ends the attempt in flight when it turns out that a crash cut it
+// short. It may have arrived, so it counts among the attempts, but it takes no
+// step of the schedule: the message goes again at once, until its window ends.
+func (m *Message) Interrupt(now time.Time, t Terms) {
+	m.Close(AttemptOutcome{State: MessageWaiting, Due: now}, now, t)
+	if !m.State.Settled() {
+		m.Spared = min(m.Spared+1, m.Made)
+	}
+}
+
 // End settles the message.
 func (m *Message) End(as MessageState, reason string, now time.Time) {
 	m.State, m.Reason = as, reason

@@ -372,3 +372,27 @@ func TestRedeliveryWants(t *testing.T) {
 		}
 	})
 }
+
+func TestMessageInterrupt(t *testing.T) {
+	now := made.Add(time.Minute)
+	m := waiting(TypeResults)
+	m.Made, m.Spared = 2, 1
+	for range 20 { // a crash loop
+		m.Begin(now)
+		m.Interrupt(now, terms)
+	}
+	if m.State != MessageWaiting || m.Made != 22 || m.Made-m.Spared != 1 || !m.Due.Equal(now) || !m.Until.Equal(made.Add(terms.Window)) {
+		t.Errorf("got %+v", m)
+	}
+	m = waiting(TypeProgress)
+	m.Begin(now)
+	if m.Interrupt(now, terms); m.State != MessageExhausted || m.Reason != ReasonOnce {
+		t.Errorf("word of a progress: %+v", m)
+	}
+	m = waiting(TypeResults)
+	m.Begin(now)
+	m.Redeliver(now, terms, true)
+	if m.Interrupt(now, terms); m.State != MessageWaiting || !m.Manual || m.Made != 1 || m.Spared != 1 {
+		t.Errorf("asked for once more meanwhile: %+v", m)
+	}
+}

@@ -293,7 +293,7 @@ type Outbox interface {
 	Redeliver(ctx context.Context, tenant TenantID, id MessageID) (Message, error)
 
 	// RedeliverAll keeps the order to send many messages again, to be carried
-	// out whatever crashes, and returns how many there are. A state that is
+	// out whatever crashes, and returns how many can be sent. A state that is
 	// not settled is Invalid.
 	RedeliverAll(ctx context.Context, r Redelivery) (wanted int, err error)
 }
@@ -302,7 +302,7 @@ type Outbox interface {
 type MessageClaim struct {
 	Owner   string
 	Max     int // most to return; 0: none
-	Retries int // most of these that were tried before, but for those asked for by their owners
+	Retries int // most of these that were tried before, those asked for by their owners included
 	Trials  int // most of these to hosts that are not proven
 	PerHost int // most in flight to one lane, those under way included
 }

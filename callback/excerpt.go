@@ -2,6 +2,7 @@ package callback
 
 import (
 	"bytes"
+	"encoding/base64"
 	"io"
 	"maps"
 	"net/http"
@@ -16,11 +17,12 @@ const (
 	maxShownBody    = 16 << 10 // bytes
 
 	minCredential = 8 // bytes; shorter ones would be found everywhere
+	minPassword   = 6 // the same, of one that is known to be a password
 )
 
 // echoes returns what of our request must not be kept even if the receiver
-// repeats it: the signatures, and the values of the extra headers, whole and
-// word by word.
+// repeats it: the signatures, and the values of the extra headers, whole, word
+// by word and as what Basic credentials stand for. All in lower case.
 func echoes(sent http.Header, extra map[string]string) []string {
 	out := strings.Fields(sent["Webhook-Signature"][0])
 	for i, s := range out {
@@ -31,8 +33,29 @@ func echoes(sent http.Header, extra map[string]string) []string {
 		out = append(out, strings.Fields(value)...)
 	}
 	out = slices.DeleteFunc(out, func(s string) bool { return len(s) < minCredential })
+	for _, value := range extra {
+		out = append(out, basic(value)...)
+	}
+	for i, s := range out {
+		out[i] = string(lower([]byte(s)))
+	}
 	slices.SortFunc(out, func(a, b string) int { return len(b) - len(a) }) // the whole before its parts
 	return out
+}
+
+// basic returns the user:password of a value as RFC 7617 writes it, and the
+// password alone; nothing of another value, or too short to be looked for.
+func basic(value string) []string {
+	scheme, encoded, _ := strings.Cut(value, " ")
+	if !strings.EqualFold(scheme, "Basic") {
+		return nil
+	}
+	pair, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(strings.TrimSpace(encoded), "="))
+	if err != nil {
+		return nil
+	}
+	_, password, _ := strings.Cut(string(pair), ":")
+	return slices.DeleteFunc([]string{string(pair), password}, func(s string) bool { return len(s) < minPassword })
 }
 
 // excerptHeaders keeps headers in the order of their names until they are 8 KiB.
@@ -77,20 +100,40 @@ func excerptBody(res *http.Response, credentials []string) (body []byte, truncat
 	return []byte(text), truncated
 }
 
+// redact returns b with the credentials masked, in whichever case they are.
 func redact(b []byte, credentials []string) []byte {
 	for _, c := range credentials {
-		b = bytes.ReplaceAll(b, []byte(c), []byte(mask))
+		var out []byte
+		low := lower(b)
+		for at := bytes.Index(low, []byte(c)); at >= 0; at = bytes.Index(low, []byte(c)) {
+			out = append(append(out, b[:at]...), mask...)
+			b, low = b[at+len(c):], low[at+len(c):]
+		}
+		b = append(out, b...)
 	}
 	return b
 }
 
 // cutCredential removes the beginning of a credential from the end of b.
 func cutCredential(b []byte, credentials []string) []byte {
+	low := lower(b)
 	for _, c := range credentials {
 		for n := min(len(c), len(b)); n >= minCredential/2; n-- {
-			if bytes.HasSuffix(b, []byte(c[:n])) {
+			if bytes.HasSuffix(low, []byte(c[:n])) {
 				return b[:len(b)-n]
 			}
+		}
+	}
+	return b
+}
+
+// lower returns a copy of b with ASCII letters in lower case, every byte where
+// it was.
+func lower(b []byte) []byte {
+	b = bytes.Clone(b)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
 		}
 	}
 	return b

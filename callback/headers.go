@@ -24,8 +24,9 @@ const (
 
 // CheckHeaders holds extra headers for a receiver to what may be sent: at most
 // 16, names of at most 128 bytes and values of at most 4096, nothing that
-// speaks for the connection, the body or the message. The error names the
-// header and repeats no value.
+// speaks for the connection, the body, the message or us. A _ in a name is
+// judged as a -, because to receivers behind CGI or WSGI both are one name.
+// The error names the header and repeats no value.
 func CheckHeaders(extra map[string]string) error {
 	if len(extra) > maxExtraHeaders {
 		return fmt.Errorf("%d headers; at most %d are allowed", len(extra), maxExtraHeaders)
@@ -35,7 +36,7 @@ func CheckHeaders(extra map[string]string) error {
 		if err := checkHeader(name, extra[name]); err != nil {
 			return err
 		}
-		key := http.CanonicalHeaderKey(name)
+		key := folded(name)
 		if seen[key] {
 			return fmt.Errorf("header %s appears twice", key)
 		}
@@ -44,13 +45,18 @@ func CheckHeaders(extra map[string]string) error {
 	return nil
 }
 
+// folded returns the one spelling of a name that receivers may take it for.
+func folded(name string) string {
+	return strings.ReplaceAll(strings.ToLower(name), "_", "-")
+}
+
 func checkHeader(name, value string) error {
 	switch {
 	case len(name) > maxExtraName:
 		return fmt.Errorf("a header name is longer than %d bytes", maxExtraName)
 	case !httpguts.ValidHeaderFieldName(name):
 		return fmt.Errorf("%q is not a header name", name)
-	case reserved(strings.ToLower(name)):
+	case reserved(folded(name)):
 		return fmt.Errorf("header %s may not be set", strings.ToLower(name))
 	case len(value) > maxExtraValue:
 		return fmt.Errorf("header %s: the value is longer than %d bytes", name, maxExtraValue)
@@ -60,7 +66,7 @@ func checkHeader(name, value string) error {
 	return nil
 }
 
-// reserved reports whether a header, its name in lower case, is ours or the
+// reserved reports whether a header, its name folded, is ours or the
 // connection's to set. A header that ends in idempotency-key would make Go's
 // transport send a POST again by itself.
 func reserved(name string) bool {
@@ -71,7 +77,7 @@ func reserved(name string) bool {
 	}
 	return slices.Contains([]string{
 		"host", "connection", "transfer-encoding", "idempotency-key", "x-idempotency-key",
-		"keep-alive", "te", "trailer", "upgrade", "expect", "http2-settings",
+		"user-agent", "keep-alive", "te", "trailer", "upgrade", "expect", "http2-settings",
 	}, name)
 }
 

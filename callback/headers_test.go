@@ -12,7 +12,7 @@ func TestCheckHeaders(t *testing.T) {
 	if err := callback.CheckHeaders(nil); err != nil {
 		t.Error(err)
 	}
-	sixteen := map[string]string{"Authorization": "Bearer x", "Cookie": "a=b", "User-Agent": "shop", "X-Empty": "", "X-Long": strings.Repeat("v", 4096)}
+	sixteen := map[string]string{"Authorization": "Bearer x", "Cookie": "a=b", "X_Shop": "shop", "X-Empty": "", "X-Long": strings.Repeat("v", 4096)}
 	for i := len(sixteen); i < 16; i++ {
 		sixteen["X-"+strconv.Itoa(i)] = "ż"
 	}
@@ -27,6 +27,7 @@ func TestCheckHeaders(t *testing.T) {
 	for _, name := range []string{
 		"Host", "host", "Content-Length", "content-type", "CONTENT-DIGEST", "Content-Encoding", "Transfer-Encoding", "Connection", "Idempotency-Key", "X-Idempotency-Key",
 		"webhook-id", "Webhook-Signature", "webhook-anything", "callbatch-attempt", "Callbatch-X", "Proxy-Authorization", "Keep-Alive", "TE", "Trailer", "Upgrade", "Expect", "HTTP2-Settings",
+		"User-Agent", "user_agent", "Webhook_Id", "WEBHOOK_SIGNATURE", "Content_Type", "Callbatch_Attempt", "X_Idempotency_Key", "X-Idempotency_Key", "Transfer_Encoding",
 		"", " ", "a b", "a:b", "a\r\nb", "ż", strings.Repeat("x", 129),
 	} {
 		if err := callback.CheckHeaders(map[string]string{name: "s3cret"}); err == nil || strings.Contains(err.Error(), "s3cret") {
@@ -38,7 +39,9 @@ func TestCheckHeaders(t *testing.T) {
 			t.Errorf("value %.20q: %v", value, err)
 		}
 	}
-	if err := callback.CheckHeaders(map[string]string{"X-A": "1", "x-a": "2"}); err == nil {
-		t.Error("a header twice in two spellings passes")
+	for _, again := range []string{"x-a", "X_A", "x_a"} {
+		if err := callback.CheckHeaders(map[string]string{"X-A": "1", again: "2"}); err == nil {
+			t.Errorf("X-A passes beside %s", again)
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
@@ -168,7 +169,8 @@ func TestRedirectsAreNeverFollowed(t *testing.T) {
 			if result.Verdict != callback.Retry || result.Category != callback.CategoryRedirect || result.Status != status {
 				t.Errorf("%d to %q: %+v", status, location, result)
 			}
-			if strings.HasPrefix(location, target.URL) && (!strings.Contains(result.Detail, target.Listener.Addr().String()) || strings.Contains(result.Detail, "s3cret")) {
+			tells := strings.Contains(result.Detail, target.Listener.Addr().String())
+			if strings.HasPrefix(location, target.URL) && (tells != (status != 304) || strings.Contains(result.Detail, "s3cret")) {
 				t.Errorf("the detail does not tell the host, or tells more: %s", result.Detail)
 			}
 			if got := result.ResponseHeaders.Get("Location"); got != location {
@@ -349,6 +351,36 @@ func TestNoResultTellsAQueryOrACredential(t *testing.T) {
 	sent := echo.requests[0].Header.Get("Webhook-Signature")
 	if body := string(results[0].ResponseBody); strings.Contains(body, strings.TrimPrefix(sent, "v1,")) || !strings.Contains(body, "Authorization: ***") {
 		t.Errorf("an echo is kept as %s", body)
+	}
+}
+
+func TestAnEchoedCredentialIsNotKeptWhateverItsSpelling(t *testing.T) {
+	basic := func(pair string) string { return "Basic " + base64.StdEncoding.EncodeToString([]byte(pair)) }
+	for name, c := range map[string]struct{ header, echo, kept string }{
+		"user and password":              {basic("shop:Hunt3r"), "no shop:Hunt3r here", "no *** here"},
+		"the password alone":             {basic("shop:Hunt3r"), "wrong Hunt3r, shop", "wrong ***, shop"},
+		"in another case":                {basic("shop:Hunt3r"), "SHOP:HUNT3R hunt3r", "*** ***"},
+		"with a colon in the password":   {basic("shop:a:b:c:d"), "a:b:c:d", "***"},
+		"without padding":                {strings.TrimRight(basic("shop:Hunt3r"), "="), "Hunt3r", "***"},
+		"the scheme in another case":     {strings.Replace(basic("shop:Hunt3r"), "Basic", "bASIC", 1), "Hunt3r", "***"},
+		"as it was sent, in lower case":  {basic("shop:Hunt3r"), strings.ToLower(basic("shop:Hunt3r")), "***"},
+		"a token in upper case":          {"Bearer s3cr3t-token", "S3CR3T-TOKEN!", "***!"},
+		"too short to be looked for":     {basic("u:pass5"), "u:pass5 pass5", "*** pass5"},
+		"what is no base64 has no parts": {"Basic Hunt3r:Hunt3r", "Hunt3r", "Hunt3r"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := receive(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("X-Echo", c.echo)
+				w.WriteHeader(http.StatusUnauthorized)
+				io.WriteString(w, c.echo)
+			})
+			m := message(r.URL)
+			m.Headers = map[string]string{"Authorization": c.header}
+			result := sender(t, callback.Options{}).Send(t.Context(), m)
+			if body, header := string(result.ResponseBody), result.ResponseHeaders.Get("X-Echo"); body != c.kept || header != c.kept {
+				t.Errorf("kept %q and %q, want %q", body, header, c.kept)
+			}
+		})
 	}
 }
 

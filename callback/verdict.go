@@ -45,6 +45,8 @@ func judge(res *http.Response) (v Verdict, category, detail string) {
 	switch status := res.StatusCode; {
 	case status >= 200 && status <= 299:
 		return Delivered, "", ""
+	case status == http.StatusNotModified:
+		return Retry, CategoryRedirect, statusText(status) + " is no acknowledgement; answer 2xx"
 	case status >= 300 && status <= 399:
 		return Retry, CategoryRedirect, statusText(status) + redirectTarget(res) + "; redirects are not followed, so set callback_url to the final address"
 	case status == http.StatusGone:

@@ -45,7 +45,8 @@ func TestADetailNamesTheRemedy(t *testing.T) {
 		{302, "/login?s3cret", []string{"302 Found; redirects"}, "s3cret"},
 		{302, "https://" + strings.Repeat("s3cret", 100) + "/", []string{"302 Found; redirects"}, "s3cret"},
 		{302, "http://[s3cret", []string{"302 Found; redirects"}, "s3cret"},
-		{304, "", []string{"304 Not Modified; redirects"}, ""},
+		{304, "", []string{"304 Not Modified is no acknowledgement; answer 2xx"}, "callback_url"},
+		{304, "https://new.example/", []string{"answer 2xx"}, "new.example"},
 	} {
 		res := &http.Response{StatusCode: tc.status, Header: http.Header{}}
 		if tc.location != "" {

@@ -9,9 +9,6 @@ import (
 
 // redeliver has one message sent once more.
 func (s *server) redeliver(w http.ResponseWriter, r *request) error {
-	if err := refuseIdempotencyKey(r.Header); err != nil {
-		return err
-	}
 	id, err := r.messageID()
 	if err != nil {
 		return err
@@ -25,9 +22,6 @@ func (s *server) redeliver(w http.ResponseWriter, r *request) error {
 
 // redeliverAll keeps the order to send many messages once more.
 func (s *server) redeliverAll(w http.ResponseWriter, r *request) error {
-	if err := refuseIdempotencyKey(r.Header); err != nil {
-		return err
-	}
 	order, err := redelivery(r)
 	if err != nil {
 		return err

@@ -14,9 +14,6 @@ import (
 // submit takes a batch in. It answers 202 after the store said that the
 // whole batch is durable, and nothing at all if the store could not say.
 func (s *server) submit(w http.ResponseWriter, r *request) error {
-	if err := refuseIdempotencyKey(r.Header); err != nil {
-		return err
-	}
 	if err := s.Accepting(); err != nil {
 		return err
 	}

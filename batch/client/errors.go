@@ -41,6 +41,11 @@ func (e *Error) Error() string {
 	return e.Detail
 }
 
+// Temporary reports whether the same call may succeed a while later, after
+// RetryAfter at the earliest: the server is overloaded or away (429, 502, 503,
+// 504).
+func (e *Error) Temporary() bool { return passing(e) }
+
 // stranger is the error for an answer that no Callbatch server gives.
 func (c *Client) stranger(res *http.Response) *Error {
 	return &Error{

@@ -635,6 +635,48 @@ func TestSecrets(t *testing.T) {
 			}
 		}
 	})
+	for name, c := range map[string]struct {
+		after time.Duration // secrets that were read before are remembered for a second
+		sent  int           // after the rotation
+		late  func(m *memory, wait func())
+	}{
+		"that were rotated sign at once":                      {900 * time.Millisecond, 1, func(*memory, func()) {}},
+		"that were rotated while they were read sign at once": {time.Minute, 2, func(m *memory, wait func()) { m.onSecrets = wait }},
+		"that were rotated while a body was read do not sign it": {900 * time.Millisecond, 2, func(m *memory, wait func()) {
+			m.onBody = func(batch.Message) ([]byte, error) { wait(); return []byte("{}"), nil }
+		}},
+	} {
+		bubble(t, name, func(t *testing.T, m *memory) {
+			r := &receiver{}
+			e, _ := start(t, m, engine.Options{Sender: r})
+			m.prove(hook)
+			m.post(hook, 1)
+			synctest.Wait()
+			time.Sleep(c.after)
+			rotated := make(chan struct{})
+			c.late(m, func() { <-rotated })
+			m.post(hook, 1)
+			synctest.Wait()
+			second := signature.NewSecret().Reveal()
+			m.mu.Lock()
+			m.secrets = []batch.Secret{{Text: second}}
+			m.mu.Unlock()
+			before := r.count()
+			e.Rotated(batch.TenantID{})
+			close(rotated)
+			m.post(hook, 1)
+			synctest.Wait()
+			late := r.got[before:]
+			if len(late) != c.sent {
+				t.Errorf("%d attempts after the rotation, want %d", len(late), c.sent)
+			}
+			for _, got := range late {
+				if len(got.Secrets) != 1 || got.Secrets[0].Reveal() != second {
+					t.Errorf("an attempt after the rotation has %d secrets, and not the new one alone", len(got.Secrets))
+				}
+			}
+		})
+	}
 	bubble(t, "that cannot be had put messages off", func(t *testing.T, m *memory) {
 		m.secrets = []batch.Secret{{Text: signature.NewSecret().Reveal(), Until: time.Now().Add(-time.Second)}}
 		r := &receiver{}

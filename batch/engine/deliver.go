@@ -30,13 +30,14 @@ func (c *courier) deliver(work context.Context, d *batch.Delivery) batch.Attempt
 
 // message is what is sent for d. Its body is to be given back.
 func (c *courier) message(ctx context.Context, d *batch.Delivery) (callback.Message, error) {
-	secrets, err := c.keys.of(ctx, d.Tenant)
-	if err != nil {
-		return callback.Message{}, fmt.Errorf("secrets: %w", err)
-	}
 	body, err := c.body(ctx, d)
 	if err != nil {
 		return callback.Message{}, fmt.Errorf("body: %w", err)
+	}
+	secrets, err := c.keys.of(ctx, d.Tenant) // last: they may be rotated while a body waits for room
+	if err != nil {
+		c.bodies.give(d, len(body))
+		return callback.Message{}, fmt.Errorf("secrets: %w", err)
 	}
 	return callback.Message{
 		ID: d.ID.String(), Attempt: d.Made, URL: d.URL, Body: body, Headers: d.Headers, Secrets: secrets,

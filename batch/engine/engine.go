@@ -172,6 +172,11 @@ func (e *Engine) Health(processor string) string {
 	}
 }
 
+// Rotated says that the secrets of a tenant are others now: every attempt that
+// begins after it returned is signed by those the store has. Without it, by
+// another node's rotation say, they are known within a second.
+func (e *Engine) Rotated(tenant batch.TenantID) { e.courier.keys.forget(tenant) }
+
 // wakeLanes has every lane look for what it may grant.
 func (e *Engine) wakeLanes() {
 	for _, l := range e.order {

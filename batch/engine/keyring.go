@@ -10,8 +10,8 @@ import (
 	"github.com/callbatch/callbatch/callback/signature"
 )
 
-// How long and of how many tenants secrets are remembered: a rotation takes
-// effect within the time.
+// How long and of how many tenants secrets are remembered: a rotation that
+// another node makes takes effect within the time, one of this node at once.
 const (
 	keysFor  = time.Second
 	mostKeys = 1000
@@ -34,19 +34,21 @@ type keys struct {
 // of returns the tenant's live secrets, newest first. A tenant without any
 // gets its first. They are not to be changed.
 func (r *keyring) of(ctx context.Context, t batch.TenantID) ([]signature.Secret, error) {
-	k := r.keys(t)
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if now := time.Now(); !now.Before(k.until) {
-		kept, err := r.store.Secrets(ctx, t, batch.Secret{Text: signature.NewSecret().Reveal(), Created: now.UTC()})
-		if err != nil {
-			return nil, err
-		}
-		if err := k.set(kept, now); err != nil {
-			return nil, err
+	for {
+		k := r.keys(t)
+		secrets, err := k.live(ctx, r.store, t)
+		if err != nil || r.keys(t) == k { // or they were forgotten while they were read
+			return secrets, err
 		}
 	}
-	return k.secrets, nil
+}
+
+// forget makes what is known of the tenant unknown, also to those who are
+// reading it.
+func (r *keyring) forget(t batch.TenantID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.known, t)
 }
 
 func (r *keyring) keys(t batch.TenantID) *keys {
@@ -61,6 +63,22 @@ func (r *keyring) keys(t batch.TenantID) *keys {
 		r.known[t] = k
 	}
 	return k
+}
+
+// live returns the secrets, read anew if it is time.
+func (k *keys) live(ctx context.Context, s Store, t batch.TenantID) ([]signature.Secret, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if now := time.Now(); !now.Before(k.until) {
+		kept, err := s.Secrets(ctx, t, batch.Secret{Text: signature.NewSecret().Reveal(), Created: now.UTC()})
+		if err != nil {
+			return nil, err
+		}
+		if err := k.set(kept, now); err != nil {
+			return nil, err
+		}
+	}
+	return k.secrets, nil
 }
 
 // set remembers those of the secrets, asked for at now, that sign: for the

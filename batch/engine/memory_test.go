@@ -25,9 +25,12 @@ type memory struct {
 	onRecord    func([]batch.Report) error
 	onAttempted func([]batch.AttemptOutcome) error
 	onClaim     func(batch.MessageClaim)
-	onBody      func(batch.Message) ([]byte, error)
 	terms       batch.Terms
 	silent      bool // it gives no hint that messages have changed, but for new ones
+
+	// Called with the store not locked.
+	onBody    func(batch.Message) ([]byte, error)
+	onSecrets func() // once they are read
 
 	mu       sync.Mutex
 	err      error
@@ -435,8 +438,6 @@ func (m *memory) NextMessage(context.Context) (at time.Time, ok bool, err error)
 }
 
 func (m *memory) Body(_ context.Context, msg batch.Message) ([]byte, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	if m.onBody != nil {
 		return m.onBody(msg)
 	}
@@ -445,12 +446,16 @@ func (m *memory) Body(_ context.Context, msg batch.Message) ([]byte, error) {
 
 func (m *memory) Secrets(_ context.Context, _ batch.TenantID, fresh batch.Secret) ([]batch.Secret, error) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.asked++
 	if len(m.secrets) == 0 {
 		m.secrets = []batch.Secret{fresh}
 	}
-	return slices.Clone(m.secrets), nil
+	read := slices.Clone(m.secrets)
+	m.mu.Unlock()
+	if m.onSecrets != nil {
+		m.onSecrets()
+	}
+	return read, nil
 }
 
 func (m *memory) Changed() <-chan struct{}         { return m.changed }

@@ -67,7 +67,7 @@ type Callbacks struct {
 	PageItems int             // default of callback_page_items; 256
 	Hold      time.Duration   // longest wait of the terminal message for the others; default 60 s
 	PerHost   int             // most attempts in flight to one tenant and host; default 128
-	InFlight  int             // most attempts in flight in all, a file descriptor each; default 512
+	InFlight  int             // most attempts in flight in all, a file descriptor each; default 1024
 }
 
 func (o Options) withDefaults() Options {
@@ -87,6 +87,6 @@ func (o Options) withDefaults() Options {
 		o.Version = "dev"
 	}
 	o.Callbacks.PerHost = cmp.Or(o.Callbacks.PerHost, 128)
-	o.Callbacks.InFlight = cmp.Or(o.Callbacks.InFlight, 512)
+	o.Callbacks.InFlight = cmp.Or(o.Callbacks.InFlight, 1024)
 	return o
 }

@@ -143,7 +143,7 @@ func (s *server) policy() *guard.Policy {
 func (s *server) handler(keys *access.Keys, policy *guard.Policy, m *metrics.Metrics) http.Handler {
 	o := s.o
 	return api.New(api.Options{
-		Store: s.cautious(), Keys: keys, Processors: s.processors, HasProcessor: s.hasProcessor, DefaultProcessor: o.DefaultProcessor,
+		Store: rotating{s.cautious(), s.engine}, Keys: keys, Processors: s.processors, HasProcessor: s.hasProcessor, DefaultProcessor: o.DefaultProcessor,
 		CheckCallback: func(raw string) error { _, err := policy.CheckURL(raw); return err }, CheckHeaders: callback.CheckHeaders,
 		Test: s.engine.Test, Links: s.links, Stopping: s.stopping,
 		Limits: intake.Options{

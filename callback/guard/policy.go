@@ -31,7 +31,9 @@ type Policy struct {
 	AllowHTTP bool
 
 	// Allow lists networks that may be called though they are not globally
-	// routable (callbacks.allow). Cloud metadata addresses are reached only by
+	// routable (callbacks.allow). An entry speaks of addresses as they are
+	// dialled, an IPv4-mapped one as IPv4: 127.0.0.0/8 permits no IPv6 address
+	// that leads there. Cloud metadata addresses are reached only by
 	// naming the one address, not by a network around it. With a loopback
 	// network listed, localhost names are permitted; with any network listed,
 	// so are names of private zones, and what they resolve to decides.
@@ -90,24 +92,28 @@ func (p *Policy) permitAddr(addr netip.Addr) error {
 	if addr.Zone() != "" {
 		return refuse(Zone, "", "an address with a zone belongs to one machine's own links")
 	}
-	addr = reached(addr)
-	if inner, ok := isatap(addr); ok {
-		if err := p.permitAddr(inner); err != nil {
-			return err
+	addr = addr.Unmap()
+	inner, _ := embedded(addr)
+	if slices.Contains(metadata, addr) || slices.Contains(metadata, inner) {
+		if slices.Contains(p.Allow, netip.PrefixFrom(addr, addr.BitLen())) {
+			return nil
 		}
+		return refuse(Metadata, settingAllow, "it is the address of a cloud's metadata service")
 	}
-	for _, m := range metadata {
-		if m == addr {
-			if slices.Contains(p.Allow, netip.PrefixFrom(addr, addr.BitLen())) {
-				return nil
-			}
-			return refuse(Metadata, settingAllow, "it is the address of a cloud's metadata service")
-		}
-	}
-	if p.allows(addr) || public.SafeAddr(addr) == nil {
+	if p.allows(addr) || routable(addr) {
 		return nil
 	}
 	return refuse(Address, settingAllow, "the address is not globally routable")
+}
+
+// routable reports whether an address is globally routable, and the IPv4
+// address inside it as well. A NAT64 one is if the latter is.
+func routable(addr netip.Addr) bool {
+	inner, ok := embedded(addr)
+	if ok && public.SafeAddr(inner) != nil {
+		return false
+	}
+	return nat64.Contains(addr) || public.SafeAddr(addr) == nil
 }
 
 // allows reports whether the operator listed a network addr is in.
@@ -177,8 +183,7 @@ var (
 )
 
 // reached returns the address that is truly reached by connecting to addr: the
-// IPv4 address inside an IPv4-mapped or a NAT64 one. Other wrappings (::/96,
-// SIIT, 6to4, Teredo) are not globally routable and need no unwrapping.
+// IPv4 address inside an IPv4-mapped or a NAT64 one.
 func reached(addr netip.Addr) netip.Addr {
 	if addr = addr.Unmap(); nat64.Contains(addr) {
 		return lastFour(addr)
@@ -186,15 +191,18 @@ func reached(addr netip.Addr) netip.Addr {
 	return addr
 }
 
-// isatap returns the IPv4 address an ISATAP interface identifier names
-// (RFC 5214). The prefix before it may be anybody's.
-func isatap(addr netip.Addr) (netip.Addr, bool) {
+// embedded returns the IPv4 address inside a NAT64 one, or that an ISATAP
+// interface identifier names (RFC 5214); the prefix before it may be anybody's.
+// Other wrappings (::/96, SIIT, 6to4, Teredo) are not globally routable and
+// need no unwrapping.
+func embedded(addr netip.Addr) (inner netip.Addr, ok bool) {
 	if !addr.Is6() {
-		return addr, false
+		return netip.Addr{}, false
 	}
 	b := addr.As16()
-	if b[8]&^2 != 0 || b[9] != 0 || b[10] != 0x5e || b[11] != 0xfe {
-		return addr, false
+	isatap := b[8]&^2 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe
+	if !isatap && !nat64.Contains(addr) {
+		return netip.Addr{}, false
 	}
 	return lastFour(addr), true
 }

@@ -57,6 +57,48 @@ func TestMetadataServicesAreReachedByTheirOwnAddressOnly(t *testing.T) {
 	}
 }
 
+func TestAnAllowedIPv4NetworkIsNotReachedThroughIPv6(t *testing.T) {
+	inside := func(p *guard.Policy, wrapping, inner string) error {
+		return p.Permit(netip.AddrPortFrom(wrappings[wrapping](netip.MustParseAddr(inner)), 443))
+	}
+	for _, inner := range []string{"127.0.0.1", "10.0.0.1", "169.254.169.254", "8.8.8.8"} {
+		listed := netip.PrefixFrom(netip.MustParseAddr(inner), 32)
+		for name := range wrappings {
+			none := inside(new(guard.Policy), name, inner)
+			err := inside(&guard.Policy{Allow: []netip.Prefix{listed}}, name, inner)
+			if name == "IPv4-mapped" {
+				none = nil // it is dialled as the IPv4 address
+			}
+			if (err == nil) != (none == nil) {
+				t.Errorf("%s as %s with %s allowed: %v, with nothing allowed: %v", inner, name, listed, err, none)
+			}
+		}
+	}
+	for _, c := range []struct {
+		wrapping, inner, allow string
+		want                   guard.Reason // "": permitted
+	}{
+		{"NAT64", "127.0.0.1", "64:ff9b::/96", ""},
+		{"NAT64", "127.0.0.1", "64:ff9b::7f00:1/128", ""},
+		{"NAT64", "127.0.0.1", "64:ff9b::7f00:2/128", guard.Address},
+		{"ISATAP", "10.0.0.1", "2a00::/16", ""},
+		{"ISATAP", "10.0.0.1", "10.0.0.0/8", guard.Address},
+		{"IPv4-mapped", "127.0.0.1", "127.0.0.0/8", ""},
+		{"IPv4-mapped", "127.0.0.1", "::/0", guard.Address},
+		{"NAT64", "169.254.169.254", "64:ff9b::/96", guard.Metadata},
+		{"NAT64", "169.254.169.254", "169.254.169.254/32", guard.Metadata},
+		{"NAT64", "169.254.169.254", "64:ff9b::a9fe:a9fe/128", ""},
+		{"ISATAP", "169.254.169.254", "2a00::/16", guard.Metadata},
+	} {
+		err := inside(&guard.Policy{Allow: prefixes(c.allow)}, c.wrapping, c.inner)
+		if what := c.inner + " as " + c.wrapping + " with " + c.allow; c.want != "" {
+			wantRefusal(t, what, err, c.want, "callbacks.allow")
+		} else if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
 // Dozzle's webhook guard trusted net.IP.IsPrivate and its kin, which look past
 // IPv4 addresses wrapped by transition mechanisms.
 func TestCVE_2026_73087_DozzleTransitionAddresses(t *testing.T) {

@@ -136,6 +136,8 @@ func TestCheckURLGoesByThePolicy(t *testing.T) {
 		{loopback, "http://127.0.0.1:8090/hook", "127.0.0.1:8090", ""},
 		{loopback, "http://[::1]:8090/hook", "[::1]:8090", ""},
 		{loopback, "http://[::ffff:127.0.0.1]:8090/", "127.0.0.1:8090", ""},
+		{loopback, "http://[64:ff9b::7f00:1]:8090/", "", guard.Address},
+		{loopback, "http://[2a00::5efe:7f00:1]:8090/", "", guard.Address},
 		{loopback, "http://127.1:8090/", "", guard.NumericHost},
 		{loopback, "http://10.0.0.1/", "", guard.Address},
 		{loopback, "http://[::1%25lo]/", "", guard.Zone},

@@ -61,6 +61,15 @@ func (a *api) do(ctx context.Context, method, path, contentType string, body io.
 	return answer{res.StatusCode, res.Header, b}, err
 }
 
+// post sends a JSON document, or nothing.
+func (a *api) post(ctx context.Context, path, body string) (answer, error) {
+	contentType := ""
+	if body != "" {
+		contentType = "application/json"
+	}
+	return a.do(ctx, http.MethodPost, path, contentType, strings.NewReader(body))
+}
+
 // unexpected is a complete answer that should have been another.
 type unexpected struct {
 	path string
@@ -131,6 +140,13 @@ func (a *api) batches(ctx context.Context) ([]batchDoc, error) {
 
 func (a *api) messages(ctx context.Context, id string) ([]messageDoc, error) {
 	return pages[messageDoc](ctx, a, "/v1/batches/"+id+"/messages")
+}
+
+// delivered returns the last messages that are delivered, newest first.
+func (a *api) delivered(ctx context.Context) ([]messageDoc, error) {
+	var page struct{ Data []messageDoc }
+	err := a.get(ctx, "/v1/messages?status=delivered&limit=200", &page)
+	return page.Data, err
 }
 
 func pages[T any](ctx context.Context, a *api, path string) ([]T, error) {

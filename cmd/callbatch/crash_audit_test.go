@@ -6,14 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"slices"
 	"time"
 )
 
 // drain waits until everything that was promised has happened: every batch
-// has ended, and every message of it is delivered. It gives up when nothing
-// at all moves any more.
+// has ended, every message of it is delivered, and once more where that was
+// called for. It gives up when nothing at all moves any more.
 func (tr *trial) drain(ctx context.Context) {
 	if tr.ledger.broken() {
+		return
+	}
+	if err := tr.operator.finish(ctx); err != nil {
+		tr.ledger.violate("operator: %v", err)
 		return
 	}
 	if err := tr.adopt(ctx); err != nil {
@@ -24,13 +29,14 @@ func (tr *trial) drain(ctx context.Context) {
 	moved, still := time.Now(), ""
 	for len(waiting) > 0 && !tr.ledger.broken() {
 		var left []*submission
-		state := ""
+		owed := tr.receiver.owed() // before the looks: what a call is for waits from then on
+		state := fmt.Sprintf("once more: %v\n", owed)
 		for _, s := range waiting {
 			if err := tr.look(ctx, s, false); err != nil {
 				tr.ledger.violate("drain, batch %s: %v", s.name(), err)
 				return
 			}
-			if !s.over() {
+			if len(owed) > 0 || !s.over() {
 				left = append(left, s)
 				state += fmt.Sprintf("%s %+v %+v\n", s.name(), s.last.Counts, s.last.Callback)
 			}
@@ -91,6 +97,13 @@ func (tr *trial) adopt(ctx context.Context) error {
 // audit holds every batch that has ended since the last audit against all
 // that is known of it.
 func (tr *trial) audit(ctx context.Context) {
+	if tr.ledger.broken() {
+		return
+	}
+	if err := tr.follower.catchUp(ctx); err != nil {
+		tr.ledger.violate("feed: %v", err)
+		return
+	}
 	done := tr.ledger.unsettled()
 	for _, s := range done {
 		if tr.ledger.broken() {
@@ -107,6 +120,9 @@ func (tr *trial) auditBatch(ctx context.Context, s *submission) error {
 	sum, counts, err := tr.auditResults(ctx, s)
 	if err != nil {
 		return err
+	}
+	if s.audited != [sha256.Size]byte{} && s.audited != sum {
+		return errors.New("the results are not what they were")
 	}
 	s.audited = sum
 	b := s.last
@@ -128,7 +144,7 @@ func (tr *trial) auditBatch(ctx context.Context, s *submission) error {
 		return err
 	}
 	tr.upstream.forget(s.id)
-	tr.receiver.forget(s.id)
+	tr.receiver.close(s.id)
 	return nil
 }
 
@@ -180,69 +196,107 @@ func (tr *trial) auditItems(ctx context.Context, s *submission) error {
 	return nil
 }
 
-// auditMessages holds what the receiver got against what the API says it
-// sent, and both against the results.
+// auditMessages holds what the receiver got and what the feed showed against
+// what the API says it sent, and all of them against the results.
 func (tr *trial) auditMessages(ctx context.Context, s *submission) error {
-	got := tr.receiver.of(s.id)
-	if !s.callback {
-		if len(got) > 0 {
-			return fmt.Errorf("it has no callback, and %d messages came", len(got))
+	got, fed := tr.receiver.of(s.id), tr.follower.of(s.id)
+	if !s.messages() {
+		if len(got)+len(fed) > 0 {
+			return fmt.Errorf("it wants no messages, but %d came and the feed shows %d", len(got), len(fed))
 		}
 		return nil
 	}
-	if s.last.Callback.Status != "delivered" {
-		return fmt.Errorf("its callback is %s: %+v", s.last.Callback.Status, s.last.Callback)
+	switch cb := s.last.Callback; {
+	case cb.Status == "delivered":
+	case cb.Status == "none" && s.mode == "pull":
+	default:
+		return fmt.Errorf("its callback is %s: %+v", cb.Status, cb)
 	}
 	listed, err := tr.api.messages(ctx, s.id)
 	if err != nil {
 		return err
 	}
-	if err := sameMessages(got, listed); err != nil {
+	if err := s.sameMessages(listed, fed, got); err != nil {
 		return err
 	}
-	return s.covered(got)
+	return s.covered(fed)
 }
 
-func sameMessages(got []received, listed []messageDoc) error {
-	known := make(map[string]received)
-	for _, m := range got {
-		known[m.id] = m
+// sameMessages says how what is listed differs from what was fed and got.
+func (s *submission) sameMessages(listed []messageDoc, fed []*letter, got map[string]received) error {
+	shown := make(map[string]*letter)
+	for _, m := range fed {
+		shown[m.id] = m
 	}
 	for _, m := range listed {
-		g, ok := known[m.ID]
+		f, g := shown[m.ID], got[m.ID]
 		switch {
-		case !ok:
-			return fmt.Errorf("message %s is %s, but never came", m.ID, m.Status)
-		case m.Status != "delivered" || !g.acked:
-			return fmt.Errorf("message %s is %s; acknowledged: %t", m.ID, m.Status, g.acked)
-		case m.Type != g.doc.Type:
-			return fmt.Errorf("message %s is a %s, but %s came", m.ID, m.Type, g.doc.Type)
+		case f == nil:
+			return fmt.Errorf("message %s is %s, but not in the feed", m.ID, m.Status)
+		case m.Type != f.doc.Type:
+			return fmt.Errorf("message %s is a %s, but %s is in the feed", m.ID, m.Type, f.doc.Type)
+		case len(g.numbers) > 0 && (g.body != f.body || m.Made < slices.Max(g.numbers)):
+			return fmt.Errorf("message %s came otherwise than the feed shows it, or more often: %d attempts were made, %v came", m.ID, m.Made, g.numbers)
 		}
-		delete(known, m.ID)
+		if err := m.ended(s, g); err != nil {
+			return fmt.Errorf("message %s is %s after %d attempts (acknowledged: %d): %w", m.ID, m.Status, m.Made, g.acked, err)
+		}
+		delete(shown, m.ID)
+		delete(got, m.ID)
 	}
-	for id := range known {
+	for id := range shown {
+		return fmt.Errorf("message %s is in the feed, but not in the list", id)
+	}
+	for id := range got {
 		return fmt.Errorf("message %s came, but the API does not know it", id)
+	}
+	return nil
+}
+
+// ended says how the end of a message is not what it should be.
+func (m messageDoc) ended(s *submission, g received) error {
+	switch {
+	case m.Type == typeProgress && !s.progress:
+		return errors.New("nobody asked to be told")
+	case m.Status == "pulled" && s.mode == "pull":
+		if len(g.numbers) > 0 {
+			return errors.New("it came")
+		}
+		return nil
+	case m.Type == typeProgress && m.Made > 1:
+		return errors.New("progress is told once")
+	case m.Type == typeProgress && (m.Status == "exhausted" || m.Status == "sending"):
+		return nil
+	case m.Type == typeProgress && m.Status == "canceled" && len(g.numbers) == 0:
+		return nil
+	case m.Status != "delivered" || g.acked == 0:
+		return errors.New("that is no end for it")
 	}
 	return nil
 }
 
 // covered says what is missing from the messages or is in them twice. A
 // canceled item that never ran is in none.
-func (s *submission) covered(got []received) error {
-	var end *received
+func (s *submission) covered(all []*letter) error {
+	var end *letter
 	carried := make([]bool, s.items)
 	n, results := 0, 0
-	for i, m := range got {
-		if m.doc.Type == "batch.results" {
+	for _, m := range all {
+		switch {
+		case m.doc.Type == typeProgress:
+			if c := m.doc.Data.Counts; c.Total != s.items || c.finished() > s.items || len(m.indexes) > 0 {
+				return fmt.Errorf("progress %s says %+v", m.id, c)
+			}
+		case m.doc.Type == typeResults:
 			results++
-		} else if end != nil {
+		case end != nil:
 			return fmt.Errorf("two messages say that it ended: %s and %s", end.id, m.id)
-		} else {
-			end = &got[i]
+		default:
+			end = m
 		}
 		for _, index := range m.indexes {
 			if carried[index] {
-				return fmt.Errorf("result %d came in two messages", index)
+				return fmt.Errorf("result %d is in two messages", index)
 			}
 			carried[index] = true
 			n++
@@ -256,9 +310,11 @@ func (s *submission) covered(got []received) error {
 	case end.doc.Type != "batch."+s.last.Status || d.Counts != c:
 		return fmt.Errorf("%s says %+v, the API %s %+v", end.doc.Type, d.Counts, s.last.Status, c)
 	case d.Messages != results:
-		return fmt.Errorf("the last message counts %d messages, %d came", d.Messages, results)
-	case n < c.Succeeded+c.Failed:
-		return fmt.Errorf("%d results came by callback, %d items ran", n, c.Succeeded+c.Failed)
+		return fmt.Errorf("the last message counts %d messages, there are %d", d.Messages, results)
+	case s.mode == "summary" && n > 0:
+		return fmt.Errorf("a summary is wanted, and %d results are in the messages", n)
+	case s.mode != "summary" && n < c.Succeeded+c.Failed:
+		return fmt.Errorf("%d results are in the messages, %d items ran", n, c.Succeeded+c.Failed)
 	}
 	return nil
 }
@@ -267,6 +323,10 @@ func (s *submission) covered(got []received) error {
 func (tr *trial) auditAgain(ctx context.Context) {
 	if err := tr.adopt(ctx); err != nil {
 		tr.ledger.violate("list at the end: %v", err)
+		return
+	}
+	if err := tr.follower.again(ctx); err != nil {
+		tr.ledger.violate("feed at the end: %v", err)
 		return
 	}
 	for _, s := range tr.ledger.audited() {

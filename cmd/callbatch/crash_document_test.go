@@ -59,11 +59,13 @@ type (
 		Result json.RawMessage `json:"result"`
 	}
 	messageDoc struct {
-		ID       string            `json:"id"`
-		BatchID  string            `json:"batch_id"`
-		Type     string            `json:"type"`
-		Status   string            `json:"status"`
-		Attempts []json.RawMessage `json:"attempts"`
+		ID        string `json:"id"`
+		BatchID   string `json:"batch_id"`
+		Type      string `json:"type"`
+		Status    string `json:"status"`
+		Host      string `json:"host"`
+		CreatedAt string `json:"created_at"`
+		Made      int    `json:"attempts_made"`
 	}
 	webhookDoc struct {
 		Type string `json:"type"`
@@ -108,14 +110,16 @@ func (b *batchDoc) sound(s *submission) error {
 	return nil
 }
 
-// after says how b goes back behind what was shown before.
-func (b *batchDoc) after(was *batchDoc) error {
+// after says how b goes back behind what was shown before. What is delivered
+// may be to be delivered again.
+func (b *batchDoc) after(was *batchDoc, again bool) error {
 	c, w := b.Counts, was.Counts
+	m, n := b.Callback.Messages, was.Callback.Messages
 	switch {
 	case c.Succeeded < w.Succeeded || c.Failed < w.Failed || c.Canceled < w.Canceled || c.Expired < w.Expired:
 		return fmt.Errorf("finished counts fell from %+v to %+v", w, c)
-	case b.Callback.Messages.Delivered < was.Callback.Messages.Delivered:
-		return fmt.Errorf("delivered messages fell from %d to %d", was.Callback.Messages.Delivered, b.Callback.Messages.Delivered)
+	case m.Delivered < n.Delivered && !again || m.Waiting+m.Delivered+m.Exhausted < n.Waiting+n.Delivered+n.Exhausted:
+		return fmt.Errorf("messages fell from %+v to %+v", n, m)
 	case b.CreatedAt != was.CreatedAt:
 		return fmt.Errorf("created_at went from %s to %s", was.CreatedAt, b.CreatedAt)
 	case w.Succeeded+w.Failed > 0 && !equal(b.StartedAt, was.StartedAt): // before the first result it is a hint

@@ -92,6 +92,28 @@ func (l *ledger) settle(done []*submission) {
 	l.settled = append(l.settled, done...)
 }
 
+// reopen says that a message of a batch may be sent once more from now on: a
+// batch that was audited will be again.
+func (l *ledger) reopen(s *submission) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.mayComeAgain()
+	if i := slices.Index(l.settled, s); i >= 0 {
+		l.settled = slices.Delete(l.settled, i, i+1)
+		l.live = append(l.live, s)
+	}
+}
+
+// reopenAll says that messages of any batch may be sent once more. Those of
+// which that concerns what was audited are for reopen.
+func (l *ledger) reopenAll() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.byToken {
+		s.mayComeAgain()
+	}
+}
+
 func (l *ledger) token(t string) *submission {
 	l.mu.Lock()
 	defer l.mu.Unlock()

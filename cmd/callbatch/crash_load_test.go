@@ -7,7 +7,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"net/url"
 	"syscall"
 	"time"
 )
@@ -20,9 +19,10 @@ type load struct {
 	fill     int   // batches that a round ends with at least, without more kills
 	backlog  int   // most batches that are known and not audited
 	sizes    []int // of batches, each as likely as it is often here
+	outages  bool  // of the receiver, in one round of two
 }
 
-var mixedLoad = load{clients: 4, watchers: 2, kills: 25, backlog: 400, sizes: []int{1, 1, 1, 1, 1, 10, 10, 10, 10, 700, 700, 3000}}
+var mixedLoad = load{clients: 4, watchers: 2, kills: 25, backlog: 400, outages: true, sizes: []int{1, 1, 1, 1, 1, 10, 10, 10, 10, 700, 700, 3000}}
 
 // smallLoad is many acknowledgements and messages for little work.
 var smallLoad = load{clients: 6, watchers: 1, kills: 5, fill: 1000, backlog: 1200, sizes: []int{1, 1, 1, 300}}
@@ -93,14 +93,7 @@ func (c *client) target(s *submission) (path, contentType string) {
 	if !s.ndjson {
 		return "/v1/batches", "application/json"
 	}
-	q := url.Values{"processor": {s.processor}, "metadata.token": {s.token}}
-	if s.callback {
-		q.Set("callback_url", c.trial.receiver.url())
-	}
-	if s.idField {
-		q.Set("id_field", "/order")
-	}
-	return "/v1/batches?" + q.Encode(), "application/x-ndjson"
+	return "/v1/batches?" + s.query(c.trial.receiver.url()).Encode(), "application/x-ndjson"
 }
 
 // cancel asks for the end of a batch; once answered it must come, unless the

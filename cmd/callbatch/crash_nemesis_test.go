@@ -47,11 +47,11 @@ type nemesis struct {
 var events = []struct {
 	name string
 	most int
-}{{"accepted", 12}, {"upstream call", 1500}, {"callback", 20}, {"callback answered", 20}, {"shown", 20}}
+}{{"accepted", 12}, {"upstream call", 1500}, {"callback", 20}, {"callback answered", 20}, {"shown", 20}, {"asked", 4}, {"fed", 8}}
 
 // eventWait bounds the wait for an event that does not come, as when nothing
 // is left to deliver.
-const eventWait = 3 * time.Second
+const eventWait = time.Second
 
 // strike kills the server.
 func (n *nemesis) strike(ctx context.Context, v *victim) {

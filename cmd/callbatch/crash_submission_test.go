@@ -8,6 +8,7 @@ import (
 	"hash/fnv"
 	"io"
 	"math/rand/v2"
+	"net/url"
 	"sync"
 )
 
@@ -20,7 +21,10 @@ type submission struct {
 	processor string // "twice" (the upstream) or "sum" (jq)
 	ndjson    bool
 	idField   bool
-	callback  bool
+	callback  bool   // it has a URL
+	mode      string // of the callback; empty is "results"
+	progress  bool   // is to be told as well
+	headers   bool   // extra ones
 
 	mu        sync.Mutex
 	id        string // once known
@@ -28,6 +32,7 @@ type submission struct {
 	refused   string // by a complete other answer
 	canceled  bool   // a cancel was answered
 	mayCancel bool   // one was sent, and no answer arrived
+	again     bool   // what was delivered may come again
 	seen      [][8]byte
 	last      *batchDoc // as last shown
 	audited   [sha256.Size]byte
@@ -42,11 +47,30 @@ func newSubmission(rnd *rand.Rand, l load) *submission {
 		ndjson:    rnd.IntN(2) == 0,
 		idField:   rnd.IntN(3) == 0,
 		callback:  rnd.IntN(8) > 0,
+		progress:  rnd.IntN(4) == 0,
 	}
 	if rnd.IntN(3) == 0 {
 		s.processor = "sum"
 	}
+	switch rnd.IntN(12) {
+	case 0:
+		s.mode = "summary"
+	case 1, 2:
+		s.mode, s.callback = "pull", rnd.IntN(2) == 0
+	}
+	s.headers = s.callback && rnd.IntN(3) == 0
 	return s
+}
+
+// messages reports whether there are any, sent or to be pulled.
+func (s *submission) messages() bool { return s.callback || s.mode == "pull" }
+
+// pass is what the receiver's gateway asks for, if it does.
+func (s *submission) pass() string {
+	if !s.headers {
+		return ""
+	}
+	return "Bearer " + s.token
 }
 
 // item returns the item at index i.
@@ -69,15 +93,53 @@ func (s *submission) itemID(i int) string {
 	return fmt.Sprint(i)
 }
 
-// body returns what is sent, as a stream.
-func (s *submission) body(receiver string) io.Reader {
-	options := map[string]any{"processor": s.processor, "metadata": map[string]string{"token": s.token}}
+// options are what is asked for.
+func (s *submission) options(receiver string) map[string]any {
+	o := map[string]any{"processor": s.processor, "metadata": map[string]string{"token": s.token}}
 	if s.callback {
-		options["callback_url"] = receiver
+		o["callback_url"] = receiver
+	}
+	if s.mode != "" {
+		o["callback_mode"] = s.mode
+	}
+	if s.progress {
+		o["callback_events"] = []string{typeProgress}
+	}
+	if s.headers {
+		o["callback_headers"] = map[string]string{"Authorization": s.pass()}
 	}
 	if s.idField {
-		options["id_field"] = "/order"
+		o["id_field"] = "/order"
 	}
+	return o
+}
+
+// query is the same, for a body without options.
+func (s *submission) query(receiver string) url.Values {
+	q := url.Values{"metadata.token": {s.token}}
+	o := s.options(receiver)
+	delete(o, "metadata")
+	for name, v := range o {
+		text, ok := v.(string)
+		if !ok {
+			text = string(plain(v))
+		}
+		q.Set(name, text)
+	}
+	return q
+}
+
+// plain returns the JSON of what always has one.
+func plain(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// body returns what is sent, as a stream.
+func (s *submission) body(receiver string) io.Reader {
 	var b bytes.Buffer
 	if s.ndjson {
 		for i := range s.items {
@@ -86,11 +148,7 @@ func (s *submission) body(receiver string) io.Reader {
 		}
 		return &b
 	}
-	head, err := json.Marshal(options)
-	if err != nil {
-		panic(err) // strings only
-	}
-	b.Write(bytes.TrimSuffix(head, []byte("}")))
+	b.Write(bytes.TrimSuffix(plain(s.options(receiver)), []byte("}")))
 	b.WriteString(`,"items":[`)
 	for i := range s.items {
 		if i > 0 {
@@ -164,12 +222,18 @@ func (s *submission) advance(b *batchDoc) error {
 		return err
 	}
 	if s.last != nil {
-		if err := b.after(s.last); err != nil {
+		if err := b.after(s.last, s.again); err != nil {
 			return err
 		}
 	}
 	s.last = b
 	return nil
+}
+
+func (s *submission) mayComeAgain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.again = true
 }
 
 func (s *submission) name() string {

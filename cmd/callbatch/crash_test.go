@@ -34,10 +34,13 @@ type trial struct {
 	upstream *upstream
 	receiver *receiver
 	trigger  *trigger
+	follower *follower
+	operator *operator
 	nemesis  *nemesis
 	load     load
 	patience time.Duration // how long a drain may stand still
 	struck   int           // kills so far
+	breakers int           // that were open when a kill came
 }
 
 // newTrial sets up a server that has not been started. The directory outlives
@@ -57,6 +60,8 @@ func newTrial(t *testing.T, bin string, env ...string) *trial {
 	tr.server.configure(t, tr.upstream.url(), tr.receiver.port())
 	tr.api = newAPI(tr.server)
 	tr.receiver.api = tr.api
+	tr.follower = newFollower(tr.ledger, tr.trigger, tr.api)
+	tr.operator = &operator{trial: tr, rnd: rand.New(rand.NewPCG(seed, 3))}
 	tr.nemesis = &nemesis{rnd: rand.New(rand.NewPCG(seed, 2)), trigger: tr.trigger}
 	t.Cleanup(tr.server.stop)
 	return tr
@@ -81,6 +86,10 @@ func (tr *trial) round(ctx context.Context, n int) {
 	if !tr.up(ctx) {
 		return
 	}
+	if err := tr.operator.retire(ctx); err != nil {
+		tr.ledger.violate("operator: %v", err)
+		return
+	}
 	var busy sync.WaitGroup
 	for i := range tr.load.clients {
 		c := tr.client(i)
@@ -90,11 +99,9 @@ func (tr *trial) round(ctx context.Context, n int) {
 		w := tr.watcher(i)
 		busy.Go(func() { w.run(ctx) })
 	}
-	for range n {
-		if tr.ledger.broken() || !tr.strike(ctx) {
-			break
-		}
-	}
+	busy.Go(func() { tr.follower.run(ctx) })
+	busy.Go(func() { tr.operator.run(ctx) })
+	tr.strikes(ctx, n)
 	for ctx.Err() == nil && !tr.ledger.broken() && len(tr.ledger.unsettled()) < tr.load.fill {
 		breathe(ctx, 20*time.Millisecond)
 	}
@@ -102,6 +109,24 @@ func (tr *trial) round(ctx context.Context, n int) {
 	busy.Wait()
 	if !tr.ledger.broken() {
 		tr.up(context.WithoutCancel(ctx))
+	}
+}
+
+// strikes kills the server n times, if all goes well. In one round of two one
+// of the kills, not one of the last, hits an open breaker.
+func (tr *trial) strikes(ctx context.Context, n int) {
+	dark := -1
+	if rnd := tr.rand(300); tr.load.outages && rnd.IntN(2) == 0 {
+		dark = rnd.IntN((n + 1) / 2)
+	}
+	for i := range n {
+		strike := tr.strike
+		if i == dark {
+			strike = tr.strikeDark
+		}
+		if tr.ledger.broken() || !strike(ctx) {
+			return
+		}
 	}
 }
 
@@ -127,7 +152,7 @@ func (tr *trial) strike(ctx context.Context) bool {
 }
 
 // up makes sure that the server runs, answers, and signs with the secret it
-// always had.
+// said.
 func (tr *trial) up(ctx context.Context) bool {
 	if err := tr.server.start(); err != nil {
 		tr.ledger.violate("start: %v", err)
@@ -137,16 +162,23 @@ func (tr *trial) up(ctx context.Context) bool {
 		tr.ledger.violate("it does not come up: %v", err)
 		return false
 	}
-	secret, err := tr.api.secret(ctx)
-	if err != nil {
-		tr.ledger.violate("the signing secret: %v", err)
-		return false
-	}
-	if err := tr.receiver.trust(secret); err != nil {
-		tr.ledger.violate("the signing secret: %v", err)
+	if err := tr.trust(ctx); err != nil {
+		tr.ledger.violate("%v", err)
 		return false
 	}
 	return true
+}
+
+// trust has the receiver know the signing secret that the API shows.
+func (tr *trial) trust(ctx context.Context) error {
+	secret, err := tr.api.secret(ctx)
+	if err != nil {
+		return err
+	}
+	if err := tr.receiver.keys.trust(secret); err != nil {
+		return violation{fmt.Errorf("the signing secret: %w", err)}
+	}
+	return nil
 }
 
 // report fails the test if anything was wrong, and then says where the store
@@ -168,7 +200,8 @@ func (tr *trial) report(t *testing.T) {
 }
 
 func (tr *trial) summary() string {
-	return fmt.Sprintf("%d kills, %s, %s, %s", tr.struck, tr.ledger.summary(), tr.upstream.summary(), tr.receiver.summary())
+	return fmt.Sprintf("%d kills (%d while a breaker was open), %s, %s, %s, %s, %s", tr.struck, tr.breakers,
+		tr.ledger.summary(), tr.upstream.summary(), tr.receiver.summary(), tr.follower.summary(), tr.operator.summary())
 }
 
 func envNumber(t *testing.T, name string, unset int) int {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/callbatch/callbatch/batch/client"
@@ -17,14 +18,15 @@ type pulled struct {
 }
 
 // pull writes the feed: what there is, or for ever. A reader who has read a
-// line with its next has read all before it.
+// line with its next has read all before it. Who follows the feed outlasts a
+// server that is away.
 func (q *inquiry) pull(ctx context.Context, w *world, c *client.Client) error {
 	o := client.FeedOptions{After: q.after}
 	if q.follow {
 		o.Wait = feedWait
 	}
 	for {
-		page, err := c.Feed(ctx, o)
+		page, err := q.page(ctx, w, c, o)
 		if q.follow && ctx.Err() != nil {
 			return nil // as it ends
 		}
@@ -49,4 +51,18 @@ func (q *inquiry) pull(ctx context.Context, w *world, c *client.Client) error {
 		case <-time.After(page.RetryAfter):
 		}
 	}
+}
+
+func (q *inquiry) page(ctx context.Context, w *world, c *client.Client, o client.FeedOptions) (page client.FeedPage, err error) {
+	ask := func() (client.FeedPage, error) { return c.Feed(ctx, o) }
+	if q.follow {
+		page, err = outlast(ctx, w, ask)
+	} else {
+		page, err = ask()
+	}
+	var refused *client.Error
+	if errors.As(err, &refused) && refused.Code == "bad_after" {
+		err = usage{err}
+	}
+	return page, err
 }

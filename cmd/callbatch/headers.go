@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -28,44 +29,45 @@ const mostHeaders = 128 << 10
 // one the server knows.
 func (h *headerFlags) read(w *world) (map[string]string, error) {
 	headers := make(map[string]string)
-	if err := addHeaders(headers, "--callback-header", h.lines); err != nil {
-		return nil, err
+	for i, line := range h.lines {
+		if err := addHeader(headers, line); err != nil {
+			return nil, usagef("--callback-header, header %d of %d: %w", i+1, len(h.lines), err)
+		}
 	}
 	if h.file != "" {
 		text, err := readInput(w, h.file, mostHeaders)
 		if err != nil {
-			return nil, fmt.Errorf("--callback-header-file: %w", err)
+			return nil, usagef("--callback-header-file: %w", err)
 		}
-		var lines []string
+		before, n := len(headers), 0
 		for line := range strings.Lines(string(text)) {
-			if strings.TrimSpace(line) != "" {
-				lines = append(lines, line)
+			n++
+			if strings.TrimSpace(line) == "" {
+				continue
+			}
+			if err := addHeader(headers, line); err != nil {
+				return nil, usagef("%s, line %d: %w", h.file, n, err)
 			}
 		}
-		if len(lines) == 0 {
+		if len(headers) == before {
 			return nil, usagef("%s is empty", h.file)
-		}
-		if err := addHeaders(headers, h.file, lines); err != nil {
-			return nil, err
 		}
 	}
 	return headers, nil
 }
 
-// addHeaders reads lines of "Name: value". No error repeats a value.
-func addHeaders(to map[string]string, from string, lines []string) error {
-	for i, line := range lines {
-		name, value, ok := strings.Cut(line, ":")
-		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
-		if !ok || name == "" || value == "" {
-			return usagef("%s, header %d of %d: a header is 'Name: value'", from, i+1, len(lines))
-		}
-		for known := range to {
-			if http.CanonicalHeaderKey(known) == http.CanonicalHeaderKey(name) {
-				return usagef("header %s is given twice", printable(name, mostShown))
-			}
-		}
-		to[name] = value
+// addHeader reads a line of "Name: value". No error repeats a value.
+func addHeader(to map[string]string, line string) error {
+	name, value, ok := strings.Cut(line, ":")
+	name, value = strings.TrimSpace(name), strings.TrimSpace(value)
+	if !ok || name == "" || value == "" {
+		return errors.New("a header is 'Name: value'")
 	}
+	for known := range to {
+		if http.CanonicalHeaderKey(known) == http.CanonicalHeaderKey(name) {
+			return fmt.Errorf("header %s is given twice", printable(name, mostShown))
+		}
+	}
+	to[name] = value
 	return nil
 }

@@ -26,7 +26,8 @@ line, and answer 204, or 401 if its signature does not fit. It goes on until
 Ctrl-C.
 
 The secret comes from --secret-file, --secret or CALLBATCH_SECRET; without any,
-the server at CALLBATCH_URL is asked for that of the key in CALLBATCH_KEY.
+the server at CALLBATCH_URL is asked for that of the key in CALLBATCH_KEY,
+and once more when a signature does not fit: it may have been rotated.
 
 With --forward-to a webhook that fits is passed on as it is, and answered as
 your receiver answers it: 502 if that cannot be reached. --fail-rate turns a
@@ -131,12 +132,12 @@ func (e *ear) learnSecrets(cmd *cobra.Command, w *world) (from string, err error
 	if err != nil {
 		return "", err
 	}
-	text, err := c.Secret(cmd.Context())
-	if err != nil {
+	k := newKeyring(c.Secret, w.stderr)
+	if err := k.learn(cmd.Context()); err != nil {
 		return "", fmt.Errorf("ask the server for the secret, as none was given: %w", err)
 	}
-	e.receiver.secrets, err = parseSecrets([]string{text})
-	return "verified with the server's secret", err
+	e.receiver.keys = k
+	return "verified with the server's secret", nil
 }
 
 // isSelf reports whether a target is where we listen.

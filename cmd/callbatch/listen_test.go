@@ -243,6 +243,25 @@ func TestListen(t *testing.T) {
 		l.shows(`401`)
 	})
 
+	t.Run("a secret that was rotated is fetched anew", func(t *testing.T) {
+		var current atomic.Value
+		current.Store(ours)
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprintf(w, `{"secret":%q}`, current.Load().(signature.Secret).Reveal())
+		}))
+		defer server.Close()
+		l := newListener(t, []string{"CALLBATCH_URL=" + server.URL})
+		l.answers(401, "msg_1", 1, stranger, endEvent)
+		l.shows(`401`)
+		current.Store(signature.NewSecret())
+		l.answers(204, "msg_2", 1, current.Load().(signature.Secret), endEvent)
+		l.shows(`204`)
+		l.answers(204, "msg_3", 1, ours, endEvent) // signed before
+		l.shows(`204`)
+		l.answers(401, "msg_4", 1, stranger, endEvent)
+		l.shows(`401`)
+	})
+
 	t.Run("only webhooks are taken", func(t *testing.T) {
 		l := newListener(t, held)
 		res, err := http.Get(l.url)

@@ -49,8 +49,7 @@ func writeBody(w *world, body []byte) error {
 type sheet struct{ bytes.Buffer }
 
 func (s *sheet) row(name, format string, args ...any) {
-	const most = 16 << 10 // characters: what is kept of an answer may be a single line
-	fmt.Fprintf(s, "%-10s  %s\n", name, printable(fmt.Sprintf(format, args...), most))
+	fmt.Fprintf(s, "%-10s  %s\n", name, printable(fmt.Sprintf(format, args...), mostLine))
 }
 
 // lines writes a row for each line of a text.

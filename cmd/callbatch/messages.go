@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"unicode"
 
 	"github.com/spf13/cobra"
@@ -67,7 +68,7 @@ type inquiry struct {
 
 	batch  string // of a list
 	status choice
-	host   string
+	host   lane
 	limit  int
 	all    bool
 
@@ -96,7 +97,7 @@ var purposes = map[string]string{
 func (q *inquiry) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	q.status.register(cmd, "status", "only messages with this `status`")
-	f.StringVar(&q.host, "host", "", "only messages to this `host:port`")
+	f.Var(&q.host, "host", "only messages to this `host:port`")
 	f.IntVar(&q.limit, "limit", 50, "show `N` at most")
 	f.BoolVar(&q.all, "all", false, "show all there are")
 	f.BoolVarP(&q.verbose, "verbose", "v", false, "with one message: also the headers and the receiver's answers")
@@ -138,8 +139,12 @@ func (q *inquiry) complete(flags *pflag.FlagSet, args []string) (purpose string,
 
 // name takes the argument for what it names.
 func (q *inquiry) name(arg string) (purpose string, err error) {
-	if _, err := batch.ParseMessageID(arg); err == nil {
+	_, err = batch.ParseMessageID(arg)
+	switch {
+	case err == nil:
 		return ofOne, nil
+	case strings.HasPrefix(arg, "msg_"):
+		return "", usagef("%q does not name a message: %w", arg, err)
 	}
 	if _, err := batch.ParseID(arg); err != nil {
 		return "", usagef("%q names neither a batch (bat_…) nor a message (msg_…): %w", arg, err)
@@ -153,7 +158,7 @@ const mostPage = 200
 
 // list writes messages, a line each.
 func (q *inquiry) list(ctx context.Context, w *world, c *client.Client) error {
-	o := client.MessageOptions{Batch: q.batch, Status: q.status.word, Host: q.host, Limit: mostPage}
+	o := client.MessageOptions{Batch: q.batch, Status: q.status.word, Host: string(q.host), Limit: mostPage}
 	if !q.all {
 		o.Limit = min(q.limit, mostPage-1) + 1 // the one too many tells that there are more
 	}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -20,12 +21,18 @@ import (
 // TestWhatStrangersSentDoesNothingToATerminal has a server pass on everything
 // as it came.
 func TestWhatStrangersSentDoesNothingToATerminal(t *testing.T) {
-	const id = "msg_00000000000000000000000000"
+	const (
+		id      = "msg_00000000000000000000000000"
+		refused = "msg_00000000000000000000000001"
+		batchID = "bat_00000000000000000000000000"
+	)
 	evil := strings.NewReplacer("EVIL", `\u001b]0;x\u0007\u0085\u009b31m\u202e\r\n`, "RAW", "\u007f\u009b31m\u202e").Replace
 	message := evil(`{"id":"` + id + `","batch_id":"EVIL","type":"EVIL","status":"EVIL","reason":"EVIL","host":"EVIL","attempts_made":1,
 		"attempts":[{"number":1,"remote_addr":"EVIL","request_headers":{"EVIL":"EVIL"},
 			"response":{"status":200,"headers":{"a":"EVIL"},"body":"one\ntwo\tEVIL","truncated":true},"error":{"category":"EVIL","detail":"EVIL"}}],
 		"body":{"type":"RAW"}}`)
+	batch := evil(`{"id":"` + batchID + `EVIL","status":"completed","reason":"EVIL","waiting_on":"EVIL","processor":"EVIL",
+		"callback":{"url":"EVIL","status":"EVIL"},"metadata":{"EVIL":"EVIL\t"}}`)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/v1/messages":
@@ -36,7 +43,16 @@ func TestWhatStrangersSentDoesNothingToATerminal(t *testing.T) {
 				data = ""
 			}
 			io.WriteString(w, evil(`{"data":[`+data+`],"next":"EVIL"}`))
+		case "/v1/callbacks/secret":
+			io.WriteString(w, evil(`{"secret":"EVIL"}`))
+		case "/v1/messages/" + refused:
+			w.WriteHeader(http.StatusInternalServerError)
+			io.WriteString(w, evil(`{"code":"internal","detail":"EVIL","request_id":"EVIL","errors":[{"pointer":"EVIL","detail":"EVIL!"},{"detail":"EVIL?"}]}`))
 		default:
+			if strings.HasPrefix(r.URL.Path, "/v1/batches") {
+				io.WriteString(w, batch)
+				return
+			}
 			io.WriteString(w, message)
 		}
 	}))
@@ -44,9 +60,14 @@ func TestWhatStrangersSentDoesNothingToATerminal(t *testing.T) {
 	for _, line := range []string{
 		"messages", "messages --output json", "messages " + id + " --verbose", "messages " + id + " --output json", "messages --feed",
 		"redeliver " + id, "redeliver --output json " + id,
+		"status " + batchID, "submit - --type ndjson --wait", "secret show", "messages " + refused,
 	} {
 		var stdout, stderr bytes.Buffer
-		if code := run(t.Context(), strings.Fields(line), []string{"CALLBATCH_URL=" + s.URL}, nil, &stdout, &stderr); code != 0 {
+		want := 0
+		if strings.HasSuffix(line, refused) {
+			want = 1
+		}
+		if code := run(t.Context(), strings.Fields(line), []string{"CALLBATCH_URL=" + s.URL}, strings.NewReader("1\n"), &stdout, &stderr); code != want {
 			t.Fatalf("%s: exit code %d: %s", line, code, &stderr)
 		}
 		shown := stdout.String() + stderr.String()
@@ -62,6 +83,14 @@ func TestWhatStrangersSentDoesNothingToATerminal(t *testing.T) {
 	run(t.Context(), []string{"messages", id, "--body"}, []string{"CALLBATCH_URL=" + s.URL}, nil, &stdout, io.Discard)
 	if want := evil(`{"type":"RAW"}`); stdout.String() != want {
 		t.Errorf("the body is %q, not the bytes %q", &stdout, want)
+	}
+}
+
+func TestErrorsKeepTheirLinesAndNothingElse(t *testing.T) {
+	var stderr bytes.Buffer
+	explain(&world{stderr: &stderr}, errors.New("a.yaml:1: \x1b]0;x\a\r\na.yaml:2:\tno"))
+	if want := "callbatch: a.yaml:1: \ufffd]0;x\ufffd\ufffd\na.yaml:2:    no\n"; stderr.String() != want {
+		t.Errorf("%q, want %q", &stderr, want)
 	}
 }
 

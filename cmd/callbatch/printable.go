@@ -8,6 +8,10 @@ import (
 	"unicode/utf8"
 )
 
+// mostLine is how much of a stranger's text stands in a line of its own, in
+// characters: what is kept of an answer may be a single line.
+const mostLine = 16 << 10
+
 // printable returns what a stranger sent as one line of at most most
 // characters that can do nothing to a terminal.
 func printable(s string, most int) string {
@@ -23,6 +27,15 @@ func printable(s string, most int) string {
 		b.WriteRune(r)
 	}
 	return b.String()
+}
+
+// printableLines returns a text whose lines can do nothing to a terminal.
+func printableLines(s string) string {
+	lines := strings.Split(strings.ReplaceAll(s, "\t", "    "), "\n")
+	for i, line := range lines {
+		lines[i] = printable(line, mostLine)
+	}
+	return strings.Join(lines, "\n")
 }
 
 // escapeJSON writes the characters of a JSON text that which says as \u

@@ -20,7 +20,8 @@ import (
 // believes any of it.
 type receiver struct {
 	secrets    []signature.Secret
-	unverified bool // signatures are not looked at
+	keys       *keyring // instead of secrets, if it is a server's; nil: there is none
+	unverified bool     // signatures are not looked at
 	answer     func(http.ResponseWriter, *http.Request, arrival)
 }
 
@@ -67,12 +68,19 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	a := arrival{ID: req.Header.Get(signature.HeaderID), Body: body}
 	a.Attempt, _ = strconv.Atoi(req.Header.Get("callbatch-attempt")) // only shown
 	if !r.unverified {
-		a.Bad = signature.Verify(req.Header, body, time.Now(), 0, r.secrets...)
+		a.Bad = r.verify(req, body)
 	}
 	if a.Bad == nil {
 		a.Strange = json.Unmarshal(body, &a.Event)
 	}
 	r.answer(w, req, a)
+}
+
+func (r *receiver) verify(req *http.Request, body []byte) error {
+	if r.keys != nil {
+		return r.keys.verify(req.Context(), req.Header, body, time.Now())
+	}
+	return signature.Verify(req.Header, body, time.Now(), 0, r.secrets...)
 }
 
 // A listening is a receiver that can be reached.

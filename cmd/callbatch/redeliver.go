@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -58,14 +59,14 @@ type redelivery struct {
 	timeout span
 
 	status choice // of many messages
-	host   string
+	host   lane
 	since  moment
 }
 
 func (r *redelivery) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	r.status.register(cmd, "status", "all messages with this `status`")
-	f.StringVar(&r.host, "host", "", "with --status: only messages to this `host:port`")
+	f.Var(&r.host, "host", "with --status: only messages to this `host:port`")
 	f.Var(&r.since, "since", "with --status: only messages made since this `time`, such as 2026-01-31T12:00:00Z, or 24h ago")
 	f.BoolVar(&r.wait, "wait", false, "with one message: wait until it is settled; exit 1 if it is not delivered")
 	f.Var(&r.timeout, "timeout", "with --wait: give up after this `duration`, and exit 124")
@@ -96,7 +97,7 @@ func (r *redelivery) complete(flags *pflag.FlagSet, args []string) error {
 
 // many has the server send all messages again that are alike.
 func (r *redelivery) many(ctx context.Context, w *world, c *client.Client) error {
-	n, err := c.RedeliverAll(ctx, client.Redelivery{Status: r.status.word, Host: r.host, Since: time.Time(r.since)})
+	n, err := c.RedeliverAll(ctx, client.Redelivery{Status: r.status.word, Host: string(r.host), Since: time.Time(r.since)})
 	if err != nil {
 		return err
 	}
@@ -113,7 +114,7 @@ func (r *redelivery) many(ctx context.Context, w *world, c *client.Client) error
 func (r *redelivery) one(ctx context.Context, w *world, c *client.Client, id string) error {
 	m, err := c.Redeliver(ctx, id)
 	if err == nil && r.wait {
-		m, err = r.await(ctx, c, m)
+		m, err = r.await(ctx, w, c, m)
 	}
 	if err != nil {
 		return err
@@ -129,13 +130,15 @@ func (r *redelivery) one(ctx context.Context, w *world, c *client.Client, id str
 	return err
 }
 
-// await asks after a message until it is settled, less and less often.
-func (r *redelivery) await(ctx context.Context, c *client.Client, m client.Message) (client.Message, error) {
+// await asks after a message until it is settled, less and less often. It
+// outlasts a server that is away.
+func (r *redelivery) await(ctx context.Context, w *world, c *client.Client, m client.Message) (client.Message, error) {
 	if r.timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, time.Duration(r.timeout), errWaited)
 		defer cancel()
 	}
+	id := m.ID
 	const first, longest = 200 * time.Millisecond, 5 * time.Second
 	for pause := first; ; pause = min(2*pause, longest) {
 		var s batch.MessageState
@@ -148,7 +151,7 @@ func (r *redelivery) await(ctx context.Context, c *client.Client, m client.Messa
 		case <-time.After(pause):
 		}
 		var err error
-		if m, err = c.Message(ctx, m.ID); err != nil {
+		if m, err = outlast(ctx, w, func() (client.Message, error) { return c.Message(ctx, id) }); err != nil {
 			return m, err
 		}
 	}
@@ -160,6 +163,9 @@ type moment time.Time
 
 func (m *moment) Set(text string) error {
 	if at, err := time.Parse(time.RFC3339, text); err == nil {
+		if at.After(time.Now()) {
+			return errors.New("it is in the future: no message was made then")
+		}
 		*m = moment(at)
 		return nil
 	}

@@ -36,12 +36,12 @@ func checkID(arg string) error {
 }
 
 // explain writes an error, with the places in the input that a server found
-// wrong and what else it said.
+// wrong and what else it said. Nothing of it does something to a terminal.
 func explain(w *world, err error) {
 	out := w.stderr
 	var e *client.Error
 	if !errors.As(err, &e) {
-		fmt.Fprintf(out, "callbatch: %v\n", err)
+		fmt.Fprintf(out, "callbatch: %s\n", printableLines(err.Error()))
 		return
 	}
 	headline, places := err.Error(), e.Errors
@@ -51,10 +51,10 @@ func explain(w *world, err error) {
 			headline, places = where(places[0])+places[0].Detail, nil
 		}
 	}
-	fmt.Fprintf(out, "callbatch: %s\n", headline)
+	fmt.Fprintf(out, "callbatch: %s\n", printable(headline, mostLine))
 	const most = 10
 	for _, p := range places[:min(len(places), most)] {
-		fmt.Fprintf(out, "  %s%s\n", where(p), p.Detail)
+		fmt.Fprintf(out, "  %s\n", printable(where(p)+p.Detail, mostLine))
 	}
 	if more := e.More + max(0, len(places)-most); more > 0 {
 		fmt.Fprintf(out, "  and %d more\n", more)
@@ -66,7 +66,7 @@ func explain(w *world, err error) {
 		fmt.Fprintf(out, "  try again in %s\n", e.RetryAfter.Round(time.Second))
 	}
 	if e.Status >= 500 && e.RequestID != "" {
-		fmt.Fprintf(out, "  the server's log has it as %s\n", e.RequestID)
+		fmt.Fprintf(out, "  the server's log has it as %s\n", printable(e.RequestID, mostShown))
 	}
 }
 

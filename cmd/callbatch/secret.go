@@ -49,7 +49,7 @@ func newSecretShow(w *world) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintln(w.stdout, text)
+		_, err = fmt.Fprintln(w.stdout, printable(text, mostLine))
 		return err
 	})
 	return cmd
@@ -82,7 +82,7 @@ for when it has leaked.`,
 		} else {
 			fmt.Fprintf(w.stderr, "the old secret signs too until %s\n", localTime(r.OldUntil))
 		}
-		_, err = fmt.Fprintln(w.stdout, r.Secret)
+		_, err = fmt.Fprintln(w.stdout, printable(r.Secret, mostLine))
 		return err
 	})
 	return cmd

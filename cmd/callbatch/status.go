@@ -57,9 +57,12 @@ func writeBatch(w *world, o output, b client.Batch) error {
 	return t.Flush()
 }
 
-// describe writes a batch as rows of a name, a tab and a value.
+// describe writes a batch as rows of a name, a tab and a value, which does
+// nothing to a terminal.
 func describe(out io.Writer, b client.Batch) {
-	row := func(name, format string, args ...any) { fmt.Fprintf(out, name+"\t"+format+"\n", args...) }
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(out, "%s\t%s\n", name, printable(fmt.Sprintf(format, args...), mostLine))
+	}
 	row("batch", "%s", b.ID)
 	row("status", "%s", statusLine(b))
 	row("processor", "%s", b.Processor)
@@ -81,6 +84,7 @@ func describe(out io.Writer, b client.Batch) {
 	}
 }
 
+// statusLine says how a batch stands, in what does nothing to a terminal.
 func statusLine(b client.Batch) string {
 	line := b.Status
 	if b.Reason != "" {
@@ -92,7 +96,7 @@ func statusLine(b client.Batch) string {
 	if b.Round > 1 {
 		line += fmt.Sprintf(" (round %d)", b.Round)
 	}
-	return line
+	return printable(line, mostShown)
 }
 
 // countsLine says where the items are, leaving out where there are none.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -127,6 +128,20 @@ func (s *submission) complete(file string) error {
 	if given != "" && s.media.document {
 		return usagef("%s does not go with JSON: there the options stand beside the items", given)
 	}
+	if err := s.parseMetadata(); err != nil {
+		return err
+	}
+	var wrong []error
+	for _, p := range s.options.Validate() {
+		wrong = append(wrong, errors.New(p.Detail))
+	}
+	if len(wrong) > 0 {
+		return usage{errors.Join(wrong...)}
+	}
+	return nil
+}
+
+func (s *submission) parseMetadata() error {
 	for _, pair := range s.metadata {
 		k, v, ok := strings.Cut(pair, "=")
 		if !ok {
@@ -169,7 +184,7 @@ func (s *submission) run(ctx context.Context, w *world, c *client.Client, o outp
 		return err
 	}
 	if o == outputText {
-		if _, err := fmt.Fprintln(w.stdout, b.ID); err != nil {
+		if _, err := fmt.Fprintln(w.stdout, printable(b.ID, mostShown)); err != nil {
 			return err
 		}
 	}

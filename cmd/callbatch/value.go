@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"net"
 	"net/netip"
 	"reflect"
 	"strconv"
@@ -226,6 +227,23 @@ func (s *span) String() string {
 }
 
 func (s *span) Type() string { return "duration" }
+
+// A lane is a host and its port as messages show them: "shop.example:443".
+type lane string
+
+// Set, String and Type make a lane the value of a flag.
+func (l *lane) Set(text string) error {
+	name, port, err := net.SplitHostPort(text)
+	n, wrong := strconv.ParseUint(port, 10, 16)
+	if err != nil || wrong != nil || name == "" || n == 0 {
+		return errors.New("it is a host and its port as messages show them, such as shop.example:443")
+	}
+	*l = lane(text)
+	return nil
+}
+
+func (l *lane) String() string { return string(*l) }
+func (l *lane) Type() string   { return "host:port" }
 
 // A sizeFlag is a size as the value of a flag.
 type sizeFlag int

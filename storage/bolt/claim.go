@@ -200,6 +200,15 @@ func (s *Store) damaged(err error, what string, id any) bool {
 	return true
 }
 
+// missing is damaged, or a record that is not there at all: its key is damaged.
+func (s *Store) missing(err error, what string, id any) bool {
+	if batch.CodeOf(err) != batch.NotFound {
+		return s.damaged(err, what, id)
+	}
+	s.log.Error("a record is missing, and what needs it is left out", "of", what, "id", id)
+	return true
+}
+
 func readSpec(tx *bbolt.Tx, t batch.TenantID, id batch.ID) (batch.Spec, error) {
 	k := tenantKey(t, id)
 	v := bucketBatches.in(tx).Get(k)

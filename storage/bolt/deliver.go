@@ -16,6 +16,8 @@ import (
 type flight struct {
 	token  uint64
 	host   hostKey
+	trial  bool // its host was not proven
+	manual bool // it was asked for
 	landed bool // it has ended, and that is on its way to the disk
 }
 
@@ -59,7 +61,7 @@ func (t *txn) mayTake(s *Store, m batch.Message, offer *batch.MessageClaim) bool
 	lane := laneOf(m)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.lanes.health(lane.host()).Proven() && offer.Trials <= 0 {
+	if !s.lanes.health(lane.host()).Proven() && (offer.Trials <= 0 || s.lanes.mayTry(lane.host(), t.begun) == 0) {
 		return false
 	}
 	n, _ := s.lanes.room(lane, t.begun, offer.PerHost, t.now)
@@ -134,14 +136,15 @@ func (t *txn) startSending(s *Store, m batch.Message, spec *batch.Spec) (batch.D
 	if err := bucketSending.in(t.Tx).Put(tenantKey(m.Tenant, m.ID), []byte{1}); err != nil {
 		return batch.Delivery{}, err
 	}
-	f := flight{token: s.token.Add(1), host: hostOf(m.Tenant, m.Host)}
-	t.begun.add(f.host, 1)
+	f := flight{token: s.token.Add(1), host: hostOf(m.Tenant, m.Host), manual: m.Manual}
+	f.trial = !s.healthOf(f.host).Proven()
+	t.begun.add(f, 1)
 	t.after(func() {
-		s.lanes.depart(f.host)
+		s.lanes.depart(f)
 		s.flights[m.ID] = f
 	})
 	return batch.Delivery{
-		Message: m, Body: body, URL: spec.Options.CallbackURL, Headers: spec.Options.CallbackHeaders, Token: f.token, Trial: !s.healthOf(f.host).Proven(),
+		Message: m, Body: body, URL: spec.Options.CallbackURL, Headers: spec.Options.CallbackHeaders, Token: f.token, Trial: f.trial,
 	}, t.putMessage(m)
 }
 
@@ -222,7 +225,7 @@ func (s *Store) land(outcomes []batch.AttemptOutcome) {
 		}
 		f.landed = true
 		s.flights[o.Delivery.ID] = f
-		s.lanes.arrive(f.host)
+		s.lanes.arrive(f)
 	}
 	hint(s.messagesChanged)
 }
@@ -251,7 +254,7 @@ func (t *txn) settle(s *Store, o batch.AttemptOutcome, attempt []byte) error {
 	t.after(func() {
 		delete(s.flights, o.Delivery.ID)
 		if !f.landed {
-			s.lanes.arrive(f.host)
+			s.lanes.arrive(f)
 			hint(s.messagesChanged)
 		}
 	})
@@ -263,12 +266,13 @@ func (t *txn) settle(s *Store, o batch.AttemptOutcome, attempt []byte) error {
 			return err
 		}
 	}
-	return t.close(s, m, o)
+	m.Close(o, t.now, s.terms)
+	return t.land(s, m)
 }
 
-// close brings a message whose attempt has ended to its next place.
-func (t *txn) close(s *Store, m batch.Message, o batch.AttemptOutcome) error {
-	if m.Close(o, t.now, s.terms); m.State == batch.MessageWaiting {
+// land brings a message whose attempt has ended to its next place.
+func (t *txn) land(s *Store, m batch.Message) error {
+	if m.State == batch.MessageWaiting {
 		return t.wait(s, m)
 	}
 	return t.settled(s, m)
@@ -296,7 +300,7 @@ func (t *txn) settled(s *Store, m batch.Message) error {
 		}
 	}
 	e, err := t.batch(m.Tenant, m.Batch)
-	if s.damaged(err, "batch", m.Batch) {
+	if s.missing(err, "batch", m.Batch) {
 		return t.putMessage(m)
 	}
 	if err != nil {
@@ -318,7 +322,7 @@ func isDead(s batch.MessageState) bool {
 // hasten lets a terminal message go that was held back for others.
 func (t *txn) hasten(s *Store, tenant batch.TenantID, id batch.MessageID) error {
 	last, err := readMessage(t.Tx, tenantKey(tenant, id))
-	if s.damaged(err, "message", id) {
+	if s.missing(err, "message", id) {
 		return nil
 	}
 	if err != nil {
@@ -363,7 +367,7 @@ func (t *txn) replace(s *Store, e *entry) error {
 	}
 	tenant, _ := splitTenantKey(e.key)
 	m, err := readMessage(t.Tx, tenantKey(tenant, e.p.Told.Message))
-	if s.damaged(err, "message", e.p.Told.Message) {
+	if s.missing(err, "message", e.p.Told.Message) {
 		return nil
 	}
 	if err != nil {
@@ -396,5 +400,6 @@ func (t *txn) interrupt(s *Store, key []byte) error {
 	if err := bucketAttempts.in(t.Tx).Put(attemptKey(m.ID, m.Made), encodeAttempt(m, a)); err != nil {
 		return err
 	}
-	return t.close(s, m, batch.AttemptOutcome{State: batch.MessageWaiting, Due: t.now})
+	m.Interrupt(t.now, s.terms)
+	return t.land(s, m)
 }

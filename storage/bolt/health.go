@@ -44,18 +44,28 @@ func (t *txn) heal(s *Store, k hostKey, tenant batch.TenantID, d batch.Delivery,
 	if now.Host = d.Host; now == was {
 		return nil
 	}
-	if t.health[k] = now; now.Notable() || was.Notable() {
-		if err := t.putHealth(healthKey(tenant, d.Host), now); err != nil {
+	t.health[k] = now
+	if keep := kept(tenant, now); keep || kept(tenant, was) {
+		if err := t.putHealth(healthKey(tenant, d.Host), now, keep); err != nil {
 			return err
 		}
 	}
-	t.after(func() { s.lanes.heal(k, now) })
+	t.after(func() {
+		s.lanes.heal(k, now)
+		hint(s.messagesChanged)
+	})
 	return nil
 }
 
-func (t *txn) putHealth(key []byte, h batch.Health) error {
+// kept reports whether a restart shall not forget how a host stands: that it
+// fails, or that it is known to answer to a tenant.
+func kept(tenant batch.TenantID, h batch.Health) bool {
+	return h.Notable() || h.Proven() && tenant != everybody
+}
+
+func (t *txn) putHealth(key []byte, h batch.Health, keep bool) error {
 	b := bucketHosts.in(t.Tx)
-	if !h.Notable() {
+	if !keep {
 		return b.Delete(key)
 	}
 	if b.Get(key) == nil && crowded(b.Cursor(), key[:16]) {
@@ -113,7 +123,9 @@ func (s *Store) Hosts(ctx context.Context, tenant batch.TenantID) (hosts []batch
 			if err != nil {
 				return err
 			}
-			hosts = append(hosts, h)
+			if h.Notable() {
+				hosts = append(hosts, h)
+			}
 		}
 		return nil
 	})
@@ -132,6 +144,9 @@ func shown(tx *bbolt.Tx, m batch.Message, now time.Time) (batch.Message, error) 
 			continue
 		}
 		h, err := openHealth(k, v)
+		if batch.CodeOf(err) == batch.Damaged {
+			continue // it says nothing about the message
+		}
 		if err != nil {
 			return m, err
 		}

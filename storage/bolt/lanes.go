@@ -72,6 +72,7 @@ func (l laneKey) tenant() (t batch.TenantID) {
 type host struct {
 	batch.Health
 	sending int                  // attempts under way
+	manual  int                  // of these, those that were asked for: the host's health does not bound them
 	held    map[laneKey]struct{} // lanes passed by because of it
 }
 
@@ -84,6 +85,7 @@ type lanes struct {
 	ahead int            // eighths of messages that retries are ahead of the others by
 	most  int            // in flight to one lane, by the last claim
 	hosts map[hostKey]*host
+	sweep int // with how many hosts it is worth to look for some to forget
 	spans map[laneKey]*span
 }
 
@@ -115,14 +117,16 @@ func (l *lanes) next(now time.Time) (at time.Time, ok bool) {
 	return at, ok
 }
 
-// mostHosts is how many hosts are remembered that nothing is known against.
+// mostHosts is how many hosts are remembered, but for those that something is
+// under way to or waits for.
 const mostHosts = 20_000
 
 func (l *lanes) host(k hostKey) *host {
 	h := l.hosts[k]
 	if h == nil {
-		if len(l.hosts) >= mostHosts {
+		if len(l.hosts) >= max(mostHosts, l.sweep) {
 			l.forgetIdle()
+			l.sweep = len(l.hosts) + mostHosts/4
 		}
 		h = &host{held: map[laneKey]struct{}{}}
 		l.hosts[k] = h
@@ -130,12 +134,18 @@ func (l *lanes) host(k hostKey) *host {
 	return h
 }
 
-// forgetIdle forgets hosts of which only good is known, and that have nothing
-// under way: each is given a few attempts at once again at first.
+// forgetIdle forgets hosts that have nothing under way and that nothing waits
+// for: first those of which only good is known, then others as well, until a
+// quarter is gone. Each is given a few attempts at once again at first.
 func (l *lanes) forgetIdle() {
-	for k, h := range l.hosts {
-		if h.sending == 0 && !h.Notable() && len(h.held) == 0 {
-			delete(l.hosts, k)
+	for _, notable := range []bool{false, true} {
+		for k, h := range l.hosts {
+			if len(l.hosts) <= mostHosts*3/4 {
+				return
+			}
+			if h.sending == 0 && len(h.held) == 0 && (notable || !h.Notable()) {
+				delete(l.hosts, k)
+			}
 		}
 	}
 }
@@ -152,9 +162,10 @@ func (l *lanes) health(k hostKey) batch.Health {
 // of yet.
 type demand map[hostKey]int
 
-func (d demand) add(k hostKey, n int) {
-	d[k] += n
-	d[k.shared()] += n
+func (d demand) add(f flight, n int) {
+	for _, k := range f.counted() {
+		d[k] += n
+	}
 }
 
 // room returns how many attempts more may start in a lane. If none may, until
@@ -164,25 +175,54 @@ func (l *lanes) room(k laneKey, begun demand, perHost int, now time.Time) (n int
 	h := l.health(own)
 	inFlight := l.sending(own) + begun[own]
 	perHost = max(1, perHost)
-	n = perHost - inFlight
-	switch k.class() {
-	case manual:
-		return max(0, n), until
-	case retry:
-		n -= perHost / 8 // left to messages that were never tried
+	if k.class() == manual {
+		return max(0, perHost-inFlight), until
 	}
-	n = min(n, h.Allows(inFlight, now))
-	until = h.Until
+	places := min(perHost, h.Allows(0, now)+l.manuals(own))
+	if n = places - inFlight; k.class() == retry {
+		n -= l.reserved(k, places, perHost)
+	}
+	until = h.Opens(now)
 	if everybodys := l.health(all); everybodys.Recovering() {
 		n = min(n, everybodys.Allows(l.sending(all)+begun[all], now))
-		if everybodys.Until.After(until) {
-			until = everybodys.Until
+		if open := everybodys.Opens(now); open.After(until) {
+			until = open
 		}
 	}
-	if !until.After(now) {
-		until = time.Time{}
-	}
 	return max(0, n), until
+}
+
+// reserved returns how many places to a host are left to messages that were
+// never tried: an eighth, at least one, and of a single one that if any waits.
+func (l *lanes) reserved(k laneKey, places, perHost int) int {
+	switch {
+	case places > 1:
+		return max(1, places/8)
+	case perHost > 1: // one is let through for now, whichever has its turn
+		return 0
+	}
+	k[24] = byte(first)
+	if l.turns[first].queues(k) || l.holds(k) {
+		return 1
+	}
+	return 0
+}
+
+// holds reports whether a lane was passed by because of its host.
+func (l *lanes) holds(k laneKey) bool {
+	h := l.hosts[k.host()]
+	if h == nil {
+		return false
+	}
+	_, held := h.held[k]
+	return held
+}
+
+func (l *lanes) manuals(k hostKey) int {
+	if h := l.hosts[k]; h != nil {
+		return h.manual
+	}
+	return 0
 }
 
 func (l *lanes) sending(k hostKey) int {
@@ -196,9 +236,22 @@ func (l *lanes) sending(k hostKey) int {
 // time if there is one.
 func (l *lanes) hold(k laneKey, until time.Time) {
 	l.host(k.host()).held[k] = struct{}{}
-	l.host(k.host().shared()).held[k] = struct{}{}
+	if all := l.host(k.host().shared()); all.Recovering() {
+		all.held[k] = struct{}{}
+	}
 	if !until.IsZero() {
 		l.sleep(k, until)
+	}
+}
+
+// spare has a lane looked at again whose place was not used after all, and
+// those that were passed by for it.
+func (l *lanes) spare(k laneKey) {
+	l.wakeUp(k)
+	for _, h := range []hostKey{k.host(), k.host().shared(), k.host().trials()} {
+		if h := l.hosts[h]; h != nil {
+			l.release(h)
+		}
 	}
 }
 
@@ -213,14 +266,50 @@ func (l *lanes) widen(perHost int) {
 	l.most = perHost
 }
 
-// depart counts an attempt that begins, and arrive one that has ended.
-func (l *lanes) depart(k hostKey) {
-	l.host(k).sending++
-	l.host(k.shared()).sending++
+// trialsOfTenant is how many attempts of one tenant may be under way to hosts
+// that are not proven: however many of its hosts hang, others have places.
+const trialsOfTenant = 256
+
+// trials stands for all hosts of a tenant that are not proven.
+func (k hostKey) trials() hostKey {
+	clear(k[16:])
+	return k
 }
 
-func (l *lanes) arrive(k hostKey) {
-	for _, k := range []hostKey{k, k.shared()} {
+// mayTry returns how many attempts more a tenant may begin to hosts that are
+// not proven.
+func (l *lanes) mayTry(k hostKey, begun demand) int {
+	return max(0, trialsOfTenant-l.sending(k.trials())-begun[k.trials()])
+}
+
+// counted returns what an attempt counts for. One that was asked for is its
+// tenant's affair.
+func (f flight) counted() []hostKey {
+	ks := []hostKey{f.host}
+	if !f.manual {
+		ks = append(ks, f.host.shared())
+	}
+	if f.trial {
+		ks = append(ks, f.host.trials())
+	}
+	return ks
+}
+
+// depart counts an attempt that begins, and arrive one that has ended.
+func (l *lanes) depart(f flight) {
+	for _, k := range f.counted() {
+		l.host(k).sending++
+	}
+	if f.manual {
+		l.host(f.host).manual++
+	}
+}
+
+func (l *lanes) arrive(f flight) {
+	if f.manual {
+		l.host(f.host).manual--
+	}
+	for _, k := range f.counted() {
 		h := l.host(k)
 		h.sending--
 		l.release(h)

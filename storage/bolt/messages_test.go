@@ -367,12 +367,12 @@ func TestHostsOfWhichOnlyGoodIsKnownAreForgotten(t *testing.T) {
 	l := newLanes()
 	bad, busy := hostOf(batch.TenantID{1}, "bad"), hostOf(batch.TenantID{1}, "busy")
 	l.heal(bad, batch.Health{}.After(batch.HostDown, time.Now(), time.Now()))
-	l.depart(busy)
+	l.depart(flight{host: busy})
 	for n := range 2 * mostHosts {
 		k := hostOf(batch.TenantID{2}, fmt.Sprint(n))
-		l.depart(k)
+		l.depart(flight{host: k})
 		l.heal(k, batch.Health{}.After(batch.HostUp, time.Now(), time.Now()))
-		l.arrive(k)
+		l.arrive(flight{host: k})
 	}
 	if n := len(l.hosts); n > mostHosts+1 {
 		t.Errorf("%d hosts are remembered", n)

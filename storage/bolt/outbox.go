@@ -39,7 +39,7 @@ func (s *Store) ClaimMessages(ctx context.Context, c batch.MessageClaim) ([]batc
 		defer s.mu.Unlock()
 		for _, k := range picked {
 			lane, _, _ := splitOutboxKey(k)
-			s.lanes.wakeUp(lane)
+			s.lanes.spare(lane)
 		}
 		return nil, err
 	}
@@ -57,6 +57,7 @@ type picking struct {
 	now    time.Time
 	keys   [][]byte
 	lapses [][]byte // of messages whose time is spent, besides
+	looks  int      // at messages whose time may be
 	got    [classes]int
 	begun  demand
 	trials int
@@ -82,19 +83,21 @@ func (s *Store) pickMessages(c batch.MessageClaim) ([][]byte, error) {
 	p.widen(c.PerHost)
 	share := min(c.Retries, p.share())
 	for more := true; more; more = p.recall() {
-		p.pick(manual, c.Max)
+		p.pick(manual, share)
 		p.pick(retry, share)
 		p.pick(first, c.Max)
-		p.pick(retry, c.Retries)
+		p.pick(manual, c.Retries-p.got[retry])
+		p.pick(retry, c.Retries-p.got[manual])
 	}
 	at, some := p.turns[retry].next()
-	p.spent = some && at.IsZero() && p.got[retry] >= c.Retries
+	p.spent = some && at.IsZero() && p.got[retry]+p.got[manual] >= c.Retries
 	return append(p.keys, p.lapses...), nil
 }
 
-// share returns how many retries go before what was never tried: an eighth of
-// all, or messages never tried could leave nothing to them. The others go
-// before the rest of the retries, however few a claim takes.
+// share returns how many retries, and how many that were asked for, go before
+// what was never tried: an eighth of all each, or messages never tried could
+// leave nothing to them. The others go before the rest, however few a claim
+// takes.
 func (p *picking) share() (n int) {
 	p.ahead += p.claim.Max
 	n, p.ahead = p.ahead/8, p.ahead%8
@@ -104,7 +107,7 @@ func (p *picking) share() (n int) {
 // recall has another look at lanes that earlier claims, or this one, had no
 // budget for trials for. It reports whether there are any.
 func (p *picking) recall() (some bool) {
-	for n := p.claim.Trials - p.trials; n > 0; n-- {
+	for n := p.claim.Trials - p.trials; n > 0 && len(p.keys) < p.claim.Max; n-- {
 		lane, ok := p.short.take()
 		if !ok {
 			break
@@ -133,9 +136,7 @@ func (p *picking) visit(lane laneKey, most int) {
 	room, until := p.room(lane, p.begun, p.claim.PerHost, p.now)
 	if room == 0 {
 		if !until.IsZero() {
-			lapsed, wake := p.lapsed(lane, until)
-			p.lapses = append(p.lapses, lapsed...)
-			until = wake
+			until = p.lapsed(lane, until)
 		}
 		p.hold(lane, until)
 		return
@@ -143,12 +144,20 @@ func (p *picking) visit(lane laneKey, most int) {
 	most = min(most, room, laneTurn, p.claim.Max-len(p.keys))
 	trial := !p.health(lane.host()).Proven()
 	if trial {
-		if most = min(most, p.claim.Trials-p.trials); most <= 0 {
+		free := p.mayTry(lane.host(), p.begun)
+		if free == 0 {
+			p.host(lane.host().trials()).held[lane] = struct{}{}
+			return
+		}
+		if most = min(most, free, p.claim.Trials-p.trials); most <= 0 {
 			p.short.wakeUp(lane.tenant(), lane)
 			return
 		}
 	}
 	keys, next := dueIn(p.cur, lane, p.taken[lane], most, p.now)
+	if h := p.hosts[lane.host()]; len(keys) == 0 && lane.class() == first && h != nil {
+		p.release(h) // retries that left it their place
+	}
 	switch {
 	case len(keys) > 0:
 		p.take(lane, keys, trial)
@@ -165,7 +174,7 @@ func (p *picking) take(lane laneKey, keys [][]byte, trial bool) {
 	p.keys = append(p.keys, keys...)
 	p.taken[lane] = keys[len(keys)-1]
 	p.got[lane.class()] += len(keys)
-	p.begun.add(lane.host(), len(keys))
+	p.begun.add(flight{host: lane.host(), trial: trial, manual: lane.class() == manual}, len(keys))
 	if trial {
 		p.trials += len(keys)
 	}
@@ -196,44 +205,45 @@ type span struct {
 	done     bool
 }
 
-// How much of a lane one visit searches, and how soon it goes on.
+// How much of the lanes one claim searches, how many it takes, and how soon
+// the next goes on.
 const (
 	lapseKeys  = 2000
-	lapseTurn  = 64
+	lapseTurn  = 200
 	lapsePause = 100 * time.Millisecond
 )
 
-// lapsed returns messages of a lane that nothing is sent from until a time
-// and whose own time is spent, and when to come back.
-func (p *picking) lapsed(lane laneKey, until time.Time) (keys [][]byte, wake time.Time) {
+// lapsed takes messages of a lane that nothing is sent from until a time and
+// whose own time is spent, and returns when to come back.
+func (p *picking) lapsed(lane laneKey, until time.Time) (wake time.Time) {
 	sp := p.spans[lane]
 	if sp == nil || sp.done && !sp.earliest.IsZero() && !sp.earliest.After(p.now) {
 		sp = &span{}
 		p.spans[lane] = sp
 	}
-	if !sp.done {
-		keys = sp.search(p.cur, lane, p.now)
+	if !sp.done && p.looks < lapseKeys && len(p.lapses) < lapseTurn {
+		keys, looks := sp.search(p.cur, lane, p.now)
+		p.lapses, p.looks = append(p.lapses, keys...), p.looks+looks
 	}
 	switch {
 	case !sp.done:
-		return keys, earlier(p.now.Add(lapsePause), until)
+		return earlier(p.now.Add(lapsePause), until)
 	case !sp.earliest.IsZero():
-		return keys, earlier(sp.earliest, until)
+		return earlier(sp.earliest, until)
 	default:
-		return keys, until
+		return until
 	}
 }
 
-func (sp *span) search(c *cursor, lane laneKey, now time.Time) (keys [][]byte) {
+func (sp *span) search(c *cursor, lane laneKey, now time.Time) (keys [][]byte, n int) {
 	from := sp.from
 	if from == nil {
 		from = lane[:]
 	}
-	n := 0
 	for k, v := c.Seek(from); bytes.HasPrefix(k, lane[:]); k, v = c.Next() {
 		if n++; n > lapseKeys || len(keys) == lapseTurn {
 			sp.from = bytes.Clone(k)
-			return keys
+			return keys, n
 		}
 		until := lapseOf(v)
 		switch {
@@ -245,7 +255,7 @@ func (sp *span) search(c *cursor, lane laneKey, now time.Time) (keys [][]byte) {
 		}
 	}
 	sp.done = true
-	return keys
+	return keys, n
 }
 
 // lapseOf reads the value of an outbox entry.
@@ -270,7 +280,7 @@ func (t *txn) claimMessage(s *Store, key []byte, perHost int) (d batch.Delivery,
 	defer func() {
 		if !ok {
 			t.after(func() {
-				s.lanes.wakeUp(lane)
+				s.lanes.spare(lane)
 				hint(s.messagesChanged)
 			})
 		}

@@ -147,7 +147,7 @@ func (s *Store) walkWanted(tx *bbolt.Tx, o *batch.Redelivery, looks int, f func(
 		if err != nil && !s.damaged(err, "message", batch.MessageID(id)) {
 			return false, err
 		}
-		if err == nil && o.Wants(m) {
+		if err == nil && o.Wants(m) && (m.State != batch.MessagePulled || hasURL(tx, m)) {
 			if ok, err := f(m); err != nil || !ok {
 				return true, err
 			}
@@ -155,6 +155,13 @@ func (s *Store) walkWanted(tx *bbolt.Tx, o *batch.Redelivery, looks int, f func(
 		o.After = id
 	}
 	return false, nil
+}
+
+// hasURL reports whether a message that was made to be pulled can be sent as
+// well.
+func hasURL(tx *bbolt.Tx, m batch.Message) bool {
+	spec, err := readSpec(tx, m.Tenant, m.Batch)
+	return err == nil && spec.Options.CallbackURL != ""
 }
 
 // orderAgain is how soon an order is gone on with that the disk had no room

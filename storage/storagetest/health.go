@@ -107,13 +107,16 @@ var healing = cases{
 		s.same("hosts", len(s.hosts(g.Tenant)), 0)
 		s.same("in flight", len(flying[1:])+len(s.take(anyHost(40))), 16)
 	}},
-	{"a failure while it recovers closes it at once, and for longer", func(s *fixture) {
-		g := s.create(mine(9))
+	{"five failures in a row while it recovers open it again, for longer", func(s *fixture) {
+		g := s.create(mine(12))
 		s.complete()
 		s.breaks(g, batch.HostDown)
 		s.pass(s.host(g).Until)
 		s.attempted(ended(s.takeOf(g), batch.MessageDelivered))
-		s.attempted(fails(s.takeOf(g), batch.HostDown))
+		for range 5 {
+			s.same("open", s.host(g).Open(), false)
+			s.attempted(fails(s.takeOf(g), batch.HostDown))
+		}
 		s.same("pause", s.host(g).Pause, 10*time.Second)
 		s.quiet()
 	}},

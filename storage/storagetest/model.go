@@ -196,7 +196,9 @@ func (m *model) claimable(c batch.Claim, b *modelBatch, number int) string {
 func (m *model) sendable(c batch.MessageClaim, b *modelBatch, id batch.MessageID, now time.Time) string {
 	msg := b.messages[id]
 	own, all := b.hosts()
-	flying, everybodys := m.inFlight(own), m.inFlight(all)
+	flying, asked := m.inFlight(own, false), m.inFlight(own, true)
+	everybodys := m.inFlight(all, false) - m.inFlight(all, true)
+	places := min(c.PerHost, m.health[own].Allows(0, now)+asked)
 	switch {
 	case msg == nil:
 		return "nobody knows it"
@@ -206,11 +208,15 @@ func (m *model) sendable(c batch.MessageClaim, b *modelBatch, id batch.MessageID
 		return fmt.Sprintf("%d are in flight", flying)
 	case !m.health[own].Proven() && c.Trials == 0:
 		return "its host is not proven"
+	case (msg.manual || msg.made > 0) && c.Retries == 0:
+		return "it was tried before"
 	case msg.manual:
 		return ""
-	case msg.made > 0 && c.Retries == 0:
-		return "it was tried before"
-	case m.health[own].Allows(flying, now) == 0:
+	case msg.made > 0 && places > 1 && flying >= places-max(1, places/8):
+		return "the last place is left to what was never tried"
+	case msg.made > 0 && c.PerHost == 1 && m.anyFresh(own):
+		return "the only place is left to what was never tried"
+	case m.health[own].Allows(flying-asked, now) == 0:
 		return fmt.Sprintf("with %d in flight its host stands %+v", flying, m.health[own])
 	case m.health[all].Recovering() && m.health[all].Allows(everybodys, now) == 0:
 		return fmt.Sprintf("with %d in flight its host stands %+v with all", everybodys, m.health[all])
@@ -225,9 +231,23 @@ func (b *modelBatch) hosts() (own, all hostOf) {
 	return hostOf{tenant: b.Tenant, host: h}, hostOf{all: true, host: h}
 }
 
-func (m *model) inFlight(h hostOf) (n int) {
+// anyFresh reports whether a message waits that was never tried.
+func (m *model) anyFresh(h hostOf) bool {
+	for _, b := range m.batches {
+		own, _ := b.hosts()
+		for _, msg := range b.messages {
+			if own == h && msg.state == batch.MessageWaiting && !msg.later && !msg.manual && msg.made == 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// inFlight counts attempts to a host, or only those that were asked for.
+func (m *model) inFlight(h hostOf, manual bool) (n int) {
 	for _, d := range m.flying {
-		if d.Host == h.host && (h.all || d.Tenant == h.tenant) {
+		if d.Host == h.host && (h.all || d.Tenant == h.tenant) && (d.Manual || !manual) {
 			n++
 		}
 	}
