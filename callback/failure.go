@@ -86,6 +86,17 @@ func connectDetail(err error, late bool) string {
 	return "could not connect"
 }
 
+// spokeTLS reports whether the receiver that a handshake failed with is one
+// that speaks TLS.
+func spokeTLS(err error) bool {
+	var (
+		hostname  x509.HostnameError
+		authority x509.UnknownAuthorityError
+		invalid   x509.CertificateInvalidError
+	)
+	return errors.As(err, &hostname) || errors.As(err, &authority) || errors.As(err, &invalid) || isAlert(err)
+}
+
 func tlsDetail(err error, late bool) string {
 	var (
 		hostname  x509.HostnameError

@@ -14,7 +14,7 @@ const (
 	HostUnknown     HostState = iota // nothing was learned
 	HostUp                           // it answered, below 500
 	HostDown                         // connected, but no usable answer, or one of 500 and above
-	HostUnreachable                  // not resolved, not connected, or no TLS; whoever asks
+	HostUnreachable                  // not resolved, not connected, or its TLS refuses us; whoever asks
 )
 
 func (h HostState) String() string {
@@ -42,8 +42,13 @@ func (r Result) Host() HostState {
 	switch r.Category {
 	case CategoryTimeout, CategoryTooLarge:
 		return HostDown
-	case CategoryDNS, CategoryTLS:
+	case CategoryDNS:
 		return HostUnreachable
+	case CategoryTLS: // else it may be one that speaks plain HTTP, and up for whoever does
+		if r.SpokeTLS {
+			return HostUnreachable
+		}
+		return HostDown
 	case CategoryConnect:
 		if r.Connected {
 			return HostDown

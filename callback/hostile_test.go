@@ -61,12 +61,12 @@ func unconnected(t *testing.T) map[string]hostile {
 		"nobody listens":             {url: "http://" + nobody, category: connect, detail: "connection refused", host: nowhere},
 		"its certificate is unknown": {url: receiveTLS(t, nil).URL, category: tls, detail: "unknown authority", host: nowhere},
 		"speaks TLS 1.1 at most":     {url: old.URL, category: tls, detail: "broke the TLS handshake off", host: nowhere},
-		"speaks no TLS":              {talk: say("HTTP/1.1 400 Bad Request\r\n\r\n"), https: true, category: tls, detail: "does not speak TLS", host: nowhere},
-		"hangs up in the handshake":  {talk: say(""), https: true, category: tls, detail: "handshake failed", host: nowhere},
-		"hangs in the handshake":     {talk: untilClosed, https: true, category: tls, detail: "in time", host: nowhere},
-		"drips its handshake":        {talk: drip(record, "\x0b"), https: true, category: tls, detail: "in time", host: nowhere},
-		"floods the handshake":       {talk: flood(record + strings.Repeat("\x0b", 16<<10)), https: true, category: tls, host: nowhere},
-		"warns without end":          {talk: flood(warning), https: true, category: tls, host: nowhere},
+		"speaks no TLS":              {talk: say("HTTP/1.1 400 Bad Request\r\n\r\n"), https: true, category: tls, detail: "does not speak TLS", host: callback.HostDown},
+		"hangs up in the handshake":  {talk: say(""), https: true, category: tls, detail: "handshake failed", host: callback.HostDown},
+		"hangs in the handshake":     {talk: untilClosed, https: true, category: tls, detail: "in time", host: callback.HostDown},
+		"drips its handshake":        {talk: drip(record, "\x0b"), https: true, category: tls, detail: "in time", host: callback.HostDown},
+		"floods the handshake":       {talk: flood(record + strings.Repeat("\x0b", 16<<10)), https: true, category: tls, host: callback.HostDown},
+		"warns without end":          {talk: flood(warning), https: true, category: tls, host: callback.HostDown},
 	}
 }
 

@@ -32,6 +32,7 @@ type Result struct {
 	Took       Took
 	RemoteAddr string // ip:port; "" if no connection was tried
 	Connected  bool   // whether there was one, and TLS on it
+	SpokeTLS   bool   // whether the TLS handshake that failed was one at all: the receiver said why, or what it is
 
 	// RequestHeaders are those sent, the signature and the values of
 	// Message.Headers masked.

@@ -180,6 +180,7 @@ func (s *Sender) Send(ctx context.Context, m Message) (r Result) {
 		r.interrupted()
 	default:
 		r.fail(describe(err, t.stage()))
+		r.SpokeTLS = spokeTLS(err)
 	}
 	return r
 }

@@ -37,7 +37,7 @@ func (c *courier) message(ctx context.Context, d *batch.Delivery) (callback.Mess
 	secrets, err := c.keys.of(ctx, d.Tenant) // last: they may be rotated while a body waits for room
 	if err != nil {
 		c.bodies.give(d, len(body))
-		return callback.Message{}, fmt.Errorf("secrets: %w", err)
+		return callback.Message{}, fmt.Errorf("secrets: %v", err) // whatever it is, it says nothing about the message
 	}
 	return callback.Message{
 		ID: d.ID.String(), Attempt: d.Made, URL: d.URL, Body: body, Headers: d.Headers, Secrets: secrets,
