@@ -29,7 +29,7 @@ import (
 // The five loads. Each prints what it did beside its ceiling, measured in the
 // same run:
 //
-//	GOGC=400 go test ./batch/server -run '^$' -bench . -benchtime 1x -count 5
+//	GOGC=400 go test ./batch/server -run '^$' -bench "[A-E]$" -benchtime 1x -count 5
 //
 // GOGC is as the serve command sets it. A ratio says more than a rate: machines differ, and drift.
 
