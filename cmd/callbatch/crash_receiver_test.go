@@ -336,6 +336,7 @@ func (rc *receiver) owed() (ids []string) {
 			ids = append(ids, id)
 		}
 	}
+	slices.Sort(ids) // so that two looks compare
 	return ids
 }
 
