@@ -142,7 +142,13 @@ func (f *follower) pick(rnd *rand.Rand) *letter {
 func (f *follower) summary() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return fmt.Sprintf("%d in the feed", len(f.log))
+	told := 0
+	for _, m := range f.log {
+		if m.doc.Type == typeProgress {
+			told++
+		}
+	}
+	return fmt.Sprintf("%d in the feed (%d of progress)", len(f.log), told)
 }
 
 // fedDoc is a message as the feed shows it.

@@ -19,10 +19,10 @@ type load struct {
 	fill     int   // batches that a round ends with at least, without more kills
 	backlog  int   // most batches that are known and not audited
 	sizes    []int // of batches, each as likely as it is often here
-	outages  bool  // of the receiver, in one round of two
+	outages  bool  // of the receiver, in every other round
 }
 
-var mixedLoad = load{clients: 4, watchers: 2, kills: 25, backlog: 400, outages: true, sizes: []int{1, 1, 1, 1, 1, 10, 10, 10, 10, 700, 700, 3000}}
+var mixedLoad = load{clients: 4, watchers: 2, kills: 25, backlog: 250, outages: true, sizes: []int{1, 1, 1, 1, 1, 10, 10, 10, 10, 700, 700, 3000}}
 
 // smallLoad is many acknowledgements and messages for little work.
 var smallLoad = load{clients: 6, watchers: 1, kills: 5, fill: 1000, backlog: 1200, sizes: []int{1, 1, 1, 300}}

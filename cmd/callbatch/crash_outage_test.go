@@ -9,19 +9,15 @@ import (
 // behind it in which nothing fails, so that its host is trusted again.
 type outage struct {
 	attempts int       // left to fail
-	until    time.Time // when it is over at the latest
+	until    time.Time // when it is over at the latest; zero before the first of them
 	grace    int       // left to answer well
 }
 
 const (
-	outageAttempts = 10              // a breaker opens after 5
-	outageGrace    = 30              // more than it takes to be trusted
-	outageMost     = 3 * time.Second // less than the breaker's first pause, or the next would be longer
+	outageAttempts = 10                      // a breaker opens after 5
+	outageGrace    = 30                      // more than it takes to be trusted
+	outageMost     = 1500 * time.Millisecond // less than the first pause of the breaker, or the next would be longer
 )
-
-func newOutage() outage {
-	return outage{attempts: outageAttempts, until: time.Now().Add(outageMost), grace: outageGrace}
-}
 
 // mood is how the receiver answers.
 type mood int
@@ -33,6 +29,9 @@ const (
 )
 
 func (o *outage) next() mood {
+	if o.attempts > 0 && o.until.IsZero() {
+		o.until = time.Now().Add(outageMost)
+	}
 	switch {
 	case o.attempts > 0 && time.Now().Before(o.until):
 		o.attempts--
@@ -105,7 +104,7 @@ func (tr *trial) darken(ctx context.Context) (open time.Time, err error) {
 		return open, err
 	}
 	tr.receiver.fail()
-	for end := time.Now().Add(outageMost); open.IsZero() && time.Now().Before(end); {
+	for end := time.Now().Add(2 * outageMost); open.IsZero() && time.Now().Before(end); {
 		if open, err = tr.opened(ctx); err != nil {
 			return open, err
 		}

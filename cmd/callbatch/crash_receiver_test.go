@@ -105,7 +105,7 @@ func (rc *receiver) chance(n int) bool {
 func (rc *receiver) fail() {
 	rc.mu.Lock()
 	defer rc.mu.Unlock()
-	rc.outage = newOutage()
+	rc.outage = outage{attempts: outageAttempts, grace: outageGrace}
 }
 
 // expectQuiet says that no attempt begins from now on until then, but for

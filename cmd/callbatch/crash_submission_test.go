@@ -47,7 +47,7 @@ func newSubmission(rnd *rand.Rand, l load) *submission {
 		ndjson:    rnd.IntN(2) == 0,
 		idField:   rnd.IntN(3) == 0,
 		callback:  rnd.IntN(8) > 0,
-		progress:  rnd.IntN(4) == 0,
+		progress:  rnd.IntN(2) == 0,
 	}
 	if rnd.IntN(3) == 0 {
 		s.processor = "sum"

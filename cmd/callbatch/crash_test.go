@@ -112,12 +112,12 @@ func (tr *trial) round(ctx context.Context, n int) {
 	}
 }
 
-// strikes kills the server n times, if all goes well. In one round of two one
+// strikes kills the server n times, if all goes well. In every other round one
 // of the kills, not one of the last, hits an open breaker.
 func (tr *trial) strikes(ctx context.Context, n int) {
 	dark := -1
-	if rnd := tr.rand(300); tr.load.outages && rnd.IntN(2) == 0 {
-		dark = rnd.IntN((n + 1) / 2)
+	if round := tr.struck / tr.load.kills; tr.load.outages && (tr.seed+uint64(round))%2 == 0 {
+		dark = tr.rand(300).IntN((n + 1) / 2)
 	}
 	for i := range n {
 		strike := tr.strike
