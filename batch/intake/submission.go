@@ -27,7 +27,7 @@ type submission struct {
 	problems  problems
 	waiting   *spool // nil: items need not wait
 	judge     *judge
-	used      bool // the options, by the judge
+	used      bool                             // the options, by the judge
 	check     func(raw []byte) []batch.Problem // nil: nothing more is asked of an item
 	blocks    cutter
 	ids       *idSet    // nil while the items have no ids of their own
