@@ -1,7 +1,6 @@
 package batch
 
 import (
-	"encoding/json"
 	"strconv"
 	"strings"
 	"time"
@@ -123,6 +122,3 @@ type Again struct {
 	Deaths   int // how many of them ended in the death of a worker
 	Due      time.Time
 }
-
-// raw lets clients' bytes pass through encoding/json untouched.
-type raw = json.RawMessage

@@ -11,15 +11,22 @@ import (
 	"github.com/callbatch/callbatch/batch/intake"
 )
 
+// A validity is the answer to a submission that was only to be checked; one
+// that is not valid is refused as any other.
+type validity struct {
+	Valid bool `json:"valid"`
+	Total int  `json:"total"`
+}
+
 // submit takes a batch in. It answers 202 after the store said that the
-// whole batch is durable, and nothing at all if the store could not say.
+// whole batch is durable, 200 if it was only to be checked, and nothing at all if the store could not say.
 func (s *server) submit(w http.ResponseWriter, r *request) error {
 	if err := s.Accepting(); err != nil {
 		return err
 	}
 	stage := s.Store.Stage(r.Context(), r.tenant, batch.NewID(time.Now()))
 	defer stage.Discard()
-	options, err := intake.Read(r.Context(), intake.Request{
+	content, err := intake.Read(r.Context(), intake.Request{
 		ContentType:     strings.Join(r.Header.Values("Content-Type"), ", "),
 		ContentEncoding: strings.Join(r.Header.Values("Content-Encoding"), ", "),
 		Query:           r.query,
@@ -29,7 +36,10 @@ func (s *server) submit(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return cmp.Or(tooSlow(r.Request), fmt.Errorf("read submission: %w", err))
 	}
-	b, err := stage.Create(r.Context(), batch.Spec{Options: options, BaseURL: s.BaseURL, Created: time.Now().UTC()})
+	if content.ValidateOnly {
+		return writeJSON(w, http.StatusOK, encode(validity{Valid: true, Total: content.Items}))
+	}
+	b, err := stage.Create(r.Context(), batch.Spec{Options: content.Options, BaseURL: s.BaseURL, Created: time.Now().UTC()})
 	if err != nil && batch.CodeOf(err) == "" {
 		return fmt.Errorf("%w: create batch: %w", errAborted, err)
 	}
