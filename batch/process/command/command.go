@@ -40,8 +40,7 @@ type Options struct {
 	Dir     string   // where it runs; default: where the server does
 	Env     []string // all of its environment, as NAME=value; default: none
 
-	MaxOutput int          // bytes of one output; default 1 MiB
-	Logger    *slog.Logger // what workers write to standard error, and how they end; default: discards
+	MaxOutput int // bytes of one output; default 1 MiB
 }
 
 // A Processor keeps the workers of one program. They are started when they are
@@ -66,11 +65,13 @@ func New(o Options) (*Processor, error) {
 	if o.MaxOutput <= 0 {
 		o.MaxOutput = DefaultMaxOutput
 	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	return &Processor{o: o, diary: newDiary(o.Logger)}, nil
+	return &Processor{o: o, diary: newDiary(slog.New(slog.DiscardHandler))}, nil
 }
+
+// LogTo says where it is logged what workers write to standard error, and how
+// they end: at most some lines a second. It is called before the first Process;
+// without it nothing is logged.
+func (p *Processor) LogTo(log *slog.Logger) { p.diary = newDiary(log) }
 
 // Process has a worker work on the item. It returns once the worker may be
 // given another item or has ended.
@@ -224,6 +225,6 @@ func (p *Processor) Close() {
 	select {
 	case <-gone:
 	case <-time.After(endTime):
-		p.o.Logger.Warn("stopped although workers did not end")
+		p.diary.write(slog.LevelWarn, "stopped although workers did not end")
 	}
 }

@@ -55,11 +55,11 @@ func open(t *testing.T, how string) *shop {
 	var err error
 	s.Processor, err = New(Options{
 		Command: []string{os.Args[0]}, Env: []string{"WORKER=" + how}, MaxOutput: 1 << 10,
-		Logger: slog.New(slog.NewTextHandler(s.log, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.LogTo(slog.New(slog.NewTextHandler(s.log, nil)))
 	t.Cleanup(s.Close)
 	return s
 }
