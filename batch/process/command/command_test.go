@@ -151,6 +151,15 @@ func TestWorker(t *testing.T) {
 		}
 	})
 
+	t.Run("it runs where it is told to", func(t *testing.T) {
+		t.Parallel()
+		s := open(t, "plain")
+		s.o.Command, s.o.Dir = []string{"/bin/sh", "-c", `read line; echo "{\"output\":\"$(pwd -P)\"}"`}, "/"
+		if out, err := s.call(`1`, 10*time.Second); string(out) != `"/"` {
+			t.Errorf("got %s, %v", out, err)
+		}
+	})
+
 	t.Run("an item larger than a pipe reaches it", func(t *testing.T) {
 		t.Parallel()
 		s := open(t, "plain")
@@ -171,6 +180,22 @@ func TestWorker(t *testing.T) {
 		s.Close()
 		if want := `odd ` + "\uFFFD[1m\uFFFD"; !strings.Contains(s.log.String(), want) {
 			t.Errorf("the log has no %q:\n%s", want, s.log)
+		}
+	})
+}
+
+func BenchmarkItems(b *testing.B) {
+	p, err := New(Options{Command: []string{os.Args[0]}, Env: []string{"WORKER=plain"}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer p.Close()
+	item := []byte(`{"do":"say","say":"{\"output\":1}"}`)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := p.Process(context.Background(), batch.Call{Item: item}); err != nil {
+				b.Error(err)
+			}
 		}
 	})
 }
