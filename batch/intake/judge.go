@@ -7,6 +7,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -24,7 +25,16 @@ type judge struct {
 	scratch []byte
 }
 
-func newJudge() *judge { return &judge{dec: jsontext.NewDecoder(new(bytes.Buffer))} }
+// judges are kept between submissions, with what their decoders have learned
+// of memory.
+var judges = sync.Pool{New: func() any { return &judge{dec: jsontext.NewDecoder(new(bytes.Buffer))} }}
+
+// release gives the judge back, who remembers nothing.
+func (j *judge) release() {
+	j.src, j.field, j.path = bytes.Buffer{}, "", nil
+	j.dec.Reset(&j.src)
+	judges.Put(j)
+}
 
 // find makes the judge look for ids.
 func (j *judge) find(field string) {
