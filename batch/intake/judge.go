@@ -22,6 +22,7 @@ type judge struct {
 	src     bytes.Buffer // what dec reads, without a copy
 	field   string       // JSON pointer to the id; empty: there are none
 	path    []string     // its tokens
+	valid   bool         // the item is strict JSON for sure: what follows the id need not be read
 	scratch []byte
 }
 
@@ -53,11 +54,14 @@ func (j *judge) item(raw []byte, valid bool) (id []byte, p *batch.Problem) {
 	if valid && j.path == nil {
 		return nil, nil
 	}
-	j.src = *bytes.NewBuffer(raw)
+	j.src, j.valid = *bytes.NewBuffer(raw), valid
 	j.dec.Reset(&j.src)
 	v, err := j.value(j.path)
 	if err != nil {
 		return nil, syntaxProblem(err, raw, 0)
+	}
+	if valid {
+		return j.id(v)
 	}
 	switch _, err := j.dec.ReadToken(); {
 	case err == nil:
@@ -103,8 +107,8 @@ func (j *judge) member(path []string) (found jsontext.Value, err error) {
 		} else {
 			_, err = j.dec.ReadValue()
 		}
-		if err != nil {
-			return nil, err
+		if err != nil || found != nil && j.valid {
+			return found, err
 		}
 	}
 	_, err = j.dec.ReadToken()
@@ -126,8 +130,8 @@ func (j *judge) element(path []string) (found jsontext.Value, err error) {
 		} else {
 			_, err = j.dec.ReadValue()
 		}
-		if err != nil {
-			return nil, err
+		if err != nil || found != nil && j.valid {
+			return found, err
 		}
 	}
 	_, err = j.dec.ReadToken()
