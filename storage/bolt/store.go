@@ -78,6 +78,8 @@ type Store struct {
 	crowded   map[batch.ID]int         // batches passed by for having so many blocks out
 	ends      []queued
 
+	stale [][]byte // hosts found at the start that are to be forgotten
+
 	endsReady   chan struct{}
 	ordersReady chan struct{}
 	ordersEnded chan struct{}
