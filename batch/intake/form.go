@@ -73,7 +73,7 @@ func (f *form) part(ctx context.Context) (more bool, err error) {
 		return false, batch.Refuse(batch.TooLarge, "too_many_fields", "a form has at most %d parts", mostParts)
 	}
 	f.allow(math.MaxInt64 / 2)
-	switch p.Header.Get("Content-Transfer-Encoding") {
+	switch strings.ToLower(p.Header.Get("Content-Transfer-Encoding")) {
 	case "", "binary", "8bit", "7bit":
 	default:
 		return false, batch.Refuse(batch.Unsupported, "unsupported_coding", "a part of a form has no Content-Transfer-Encoding")
