@@ -19,7 +19,7 @@ func (s *server) submit(w http.ResponseWriter, r *request) error {
 	}
 	stage := s.Store.Stage(r.Context(), r.tenant, batch.NewID(time.Now()))
 	defer stage.Discard()
-	options, err := intake.Read(r.Context(), intake.Request{
+	content, err := intake.Read(r.Context(), intake.Request{
 		ContentType:     strings.Join(r.Header.Values("Content-Type"), ", "),
 		ContentEncoding: strings.Join(r.Header.Values("Content-Encoding"), ", "),
 		Query:           r.query,
@@ -29,7 +29,7 @@ func (s *server) submit(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return cmp.Or(tooSlow(r.Request), fmt.Errorf("read submission: %w", err))
 	}
-	b, err := stage.Create(r.Context(), batch.Spec{Options: options, BaseURL: s.BaseURL, Created: time.Now().UTC()})
+	b, err := stage.Create(r.Context(), batch.Spec{Options: content.Options, BaseURL: s.BaseURL, Created: time.Now().UTC()})
 	if err != nil && batch.CodeOf(err) == "" {
 		return fmt.Errorf("%w: create batch: %w", errAborted, err)
 	}

@@ -68,21 +68,29 @@ type body struct {
 	wire   *wire
 	coding coding
 	plain  io.Reader // nil before the first Read
-	limits Options
+	most   bound
+	ratio  int64
 	n      int64
 	err    error
 }
 
-func openBody(ctx context.Context, r Request, o Options) (*body, error) {
+// A bound is how many bytes what is read may have, and what that is: the word
+// its setting is made of.
+type bound struct {
+	word  string
+	bytes int64
+}
+
+func openBody(ctx context.Context, r Request, o Options, of bound) (*body, error) {
 	c, err := codingOf(r.ContentEncoding)
 	if err != nil {
 		return nil, err
 	}
-	most := o.Body
+	most := of.bytes
 	if c.broken != "" {
 		most += most/256 + 4<<10 // a coding adds a little to what it cannot compress
 	}
-	b := &body{wire: &wire{ctx: ctx, r: r.Body, most: most}, coding: c, limits: o}
+	b := &body{wire: &wire{ctx: ctx, r: r.Body, most: most}, coding: c, most: of, ratio: int64(o.Ratio)}
 	if r.Length > most {
 		return nil, b.tooLarge()
 	}
@@ -107,11 +115,11 @@ func (b *body) Read(p []byte) (n int, err error) {
 // judge turns the outcome of a read into what the reader is told.
 func (b *body) judge(err error) error {
 	switch {
-	case b.n > b.limits.Body || b.wire.n > b.wire.most:
+	case b.n > b.most.bytes || b.wire.n > b.wire.most:
 		return b.tooLarge()
-	case b.n > freeRatio && b.n/int64(b.limits.Ratio) > b.wire.n:
+	case b.n > freeRatio && b.n/b.ratio > b.wire.n:
 		return batch.Refuse(batch.TooLarge, "ratio_too_large",
-			"the body decodes to more than %d times what was sent (limits.ratio)", b.limits.Ratio)
+			"the body decodes to more than %d times what was sent (limits.ratio)", b.ratio)
 	case err == nil || err == io.EOF:
 		return err
 	case b.wire.err != nil:
@@ -122,7 +130,8 @@ func (b *body) judge(err error) error {
 }
 
 func (b *body) tooLarge() error {
-	return batch.Refuse(batch.TooLarge, "body_too_large", "a body has at most %d bytes, decoded (limits.body_bytes)", b.limits.Body)
+	word := b.most.word
+	return batch.Refuse(batch.TooLarge, word+"_too_large", "a %s has at most %d bytes, decoded (limits.%s_bytes)", word, b.most.bytes, word)
 }
 
 // skipBOM skips one byte order mark of UTF-8, and refuses UTF-16 and UTF-32

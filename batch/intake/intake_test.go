@@ -80,8 +80,8 @@ func request(contentType, body string) intake.Request {
 func read(t testing.TB, r intake.Request, o intake.Options) (*recorder, batch.Options, error) {
 	t.Helper()
 	stage := &recorder{t: t}
-	opts, err := intake.Read(t.Context(), r, stage, o)
-	return stage, opts, err
+	c, err := intake.Read(t.Context(), r, stage, o)
+	return stage, c.Options, err
 }
 
 // refused returns the refusal that err must be.

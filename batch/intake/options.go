@@ -64,6 +64,8 @@ func innerProblem(name, part, code, format string, args ...any) batch.Problem {
 
 // set sets an option to a JSON value, which is valid.
 func (s *submission) set(name string, v jsontext.Value) {
+	s.given.id = s.given.id || name == "id_field"
+	s.given.processor = s.given.processor || name == "processor"
 	wrong := func(want string) {
 		s.problems.add(optionProblem(name, "wrong_type", "%s is %s", name, want))
 	}
@@ -219,9 +221,9 @@ func (s *submission) setText(name, text string) {
 	}
 }
 
-// refuseQuery reports options in the query of a body that carries its own.
-func (s *submission) refuseQuery(q url.Values) {
+// refuseQuery reports options in the query where they are elsewhere.
+func (s *submission) refuseQuery(q url.Values, elsewhere string) {
 	for _, name := range slices.Sorted(maps.Keys(q)) {
-		s.problems.add(optionProblem(name, "unknown_option", "%q is not a query parameter here: the body carries the options", clip(name)))
+		s.problems.add(optionProblem(name, "unknown_option", "%q is not a query parameter here: %s", clip(name), elsewhere))
 	}
 }
