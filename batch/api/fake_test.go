@@ -159,7 +159,7 @@ func (s *fakeStage) Append(_ context.Context, b batch.Block) error {
 	return nil
 }
 
-func (s *fakeStage) Create(ctx context.Context, spec batch.Spec) (batch.Batch, error) {
+func (s *fakeStage) Create(ctx context.Context, spec batch.Spec, once batch.Once) (batch.Batch, error) {
 	select {
 	case <-time.After(s.store.slowness):
 	case <-ctx.Done():
@@ -321,7 +321,7 @@ func (f *fakeStore) Hosts(_ context.Context, tenant batch.TenantID) ([]batch.Hea
 	return f.hosts[tenant], nil
 }
 
-func (f *fakeStore) Redeliver(_ context.Context, tenant batch.TenantID, id batch.MessageID) (batch.Message, error) {
+func (f *fakeStore) Redeliver(_ context.Context, tenant batch.TenantID, id batch.MessageID, once batch.Once) (batch.Message, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	m, ok := f.messages[id]
@@ -336,7 +336,7 @@ func (f *fakeStore) Redeliver(_ context.Context, tenant batch.TenantID, id batch
 	return m.Message, nil
 }
 
-func (f *fakeStore) RedeliverAll(_ context.Context, r batch.Redelivery) (wanted int, err error) {
+func (f *fakeStore) RedeliverAll(_ context.Context, r batch.Redelivery, once batch.Once) (wanted int, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.refusal != nil {

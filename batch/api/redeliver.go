@@ -13,7 +13,7 @@ func (s *server) redeliver(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	m, err := s.Store.Redeliver(r.Context(), r.tenant, id)
+	m, err := s.Store.Redeliver(r.Context(), r.tenant, id, batch.Once{})
 	if err != nil {
 		return err
 	}
@@ -26,7 +26,7 @@ func (s *server) redeliverAll(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	n, err := s.Store.RedeliverAll(r.Context(), order)
+	n, err := s.Store.RedeliverAll(r.Context(), order, batch.Once{})
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ func (s *server) submit(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return cmp.Or(tooSlow(r.Request), fmt.Errorf("read submission: %w", err))
 	}
-	b, err := stage.Create(r.Context(), batch.Spec{Options: content.Options, BaseURL: s.BaseURL, Created: time.Now().UTC()})
+	b, err := stage.Create(r.Context(), batch.Spec{Options: content.Options, BaseURL: s.BaseURL, Created: time.Now().UTC()}, batch.Once{})
 	if err != nil && batch.CodeOf(err) == "" {
 		return fmt.Errorf("%w: create batch: %w", errAborted, err)
 	}

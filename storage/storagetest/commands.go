@@ -295,7 +295,7 @@ func (m *model) redeliver(rt *rapid.T) {
 	}
 	id := all[rapid.IntRange(0, len(all)-1).Draw(rt, "message")]
 	m.sendAgain(m.find(id.Batch).messages[id.ID], true)
-	_, err := m.Redeliver(m.ctx, id.Tenant, id.ID)
+	_, err := m.Redeliver(m.ctx, id.Tenant, id.ID, batch.Once{})
 	m.ok(err)
 }
 

@@ -216,6 +216,7 @@ func (m sample) given() *given {
 		ID: m.ID, Tenant: m.Tenant, Options: m.Options.WithDefaults(), BaseURL: m.BaseURL,
 		Items: max(1, m.Items), Created: now(),
 	}}
+	g.Accepted = g.Created
 	for i := range g.Items {
 		it := m.Item(i)
 		g.items = append(g.items, it)
@@ -260,7 +261,7 @@ func (s *fixture) accept(g *given) (batch.Batch, error) {
 		return batch.Batch{}, err
 	}
 	defer st.Discard()
-	b, err := st.Create(s.ctx, batch.Spec{Options: g.Options, BaseURL: g.BaseURL, Created: g.Created})
+	b, err := st.Create(s.ctx, batch.Spec{Options: g.Options, BaseURL: g.BaseURL, Created: g.Created}, batch.Once{})
 	if err != nil {
 		return b, fmt.Errorf("create: %w", err)
 	}
