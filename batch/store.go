@@ -71,7 +71,7 @@ type Sink interface {
 
 	// Index adds the next entries of the index of the items' ids, at most
 	// [IndexEntries], all in the order of their hashes. It is called where each
-	// item has an id of its own.
+	// item has an id of its own. The entries are the caller's again afterwards.
 	Index(ctx context.Context, entries []IndexEntry) error
 }
 

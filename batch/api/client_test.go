@@ -155,12 +155,12 @@ func TestTheClientAndMessages(t *testing.T) {
 	if diff := cmp.Diff(sorted, listed); diff != "" {
 		t.Errorf("all messages: %s", diff)
 	}
-	n, err := c.RedeliverAll(ctx, client.Redelivery{Status: "exhausted", Host: "shop.example:443", Since: time.Now().Add(-time.Hour)}, batch.Once{})
+	n, err := c.RedeliverAll(ctx, client.Redelivery{Status: "exhausted", Host: "shop.example:443", Since: time.Now().Add(-time.Hour)})
 	must(err)
 	if n != 5 || len(w.store.orders) != 1 || w.store.orders[0].Host != "shop.example:443" || w.store.orders[0].Since.IsZero() {
 		t.Errorf("redelivered %d: %+v", n, w.store.orders)
 	}
-	m, err := c.Redeliver(ctx, made[0], batch.Once{})
+	m, err := c.Redeliver(ctx, made[0])
 	must(err)
 	if m.ID != made[0] || m.Status != "waiting" || m.Next == nil {
 		t.Errorf("redelivered: %+v", m)

@@ -97,9 +97,8 @@ func TestARefusedSubmissionLeavesNothing(t *testing.T) {
 		{"too many items", "?processor=price", "1\n2\n3\n4\n", ndjson, 413, "too_many_items", ""},
 		{"nothing", "?processor=price", "", ndjson, 422, "empty_batch", ""},
 		{"a truncated gzip", "?processor=price", zipped("1\n2\n")[:20], append(ndjson, "Content-Encoding", "gzip"), 400, "bad_gzip", ""},
-		{"an Idempotency-Key", "?processor=price", "1\n", append(ndjson, "Idempotency-Key", "k"), 400, "unsupported_header", ""},
-		{"an empty Idempotency-Key", "?processor=price", "1\n", append(ndjson, "Idempotency-Key", ""), 400, "unsupported_header", ""},
-		{"two Idempotency-Keys", "?processor=price", "1\n", append(ndjson, "Idempotency-Key", "k", "Idempotency-Key", "é"), 400, "unsupported_header", ""},
+		{"an empty Idempotency-Key", "?processor=price", "1\n", append(ndjson, "Idempotency-Key", ""), 400, "bad_idempotency_key", ""},
+		{"two Idempotency-Keys", "?processor=price", "1\n", append(ndjson, "Idempotency-Key", "k", "Idempotency-Key", "é"), 400, "bad_idempotency_key", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, guard)

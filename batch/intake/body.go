@@ -31,8 +31,10 @@ func codingOf(name string) (coding, error) {
 		return coding{open: func(r io.Reader) (io.Reader, error) { return r, nil }}, nil
 	case "gzip", "x-gzip":
 		return coding{open: openGzip, broken: "bad_gzip"}, nil
+	case "zstd":
+		return coding{open: openZstd, broken: "bad_zstd"}, nil
 	default:
-		return coding{}, batch.Refuse(batch.Unsupported, "unsupported_coding", "the content coding is gzip or none, not %q", clip(name))
+		return coding{}, batch.Refuse(batch.Unsupported, "unsupported_coding", "the content coding is gzip, zstd or none, not %q", clip(name))
 	}
 }
 
@@ -120,10 +122,10 @@ func (b *body) judge(err error) error {
 	case b.n > freeRatio && b.n/b.ratio > b.wire.n:
 		return batch.Refuse(batch.TooLarge, "ratio_too_large",
 			"the body decodes to more than %d times what was sent (limits.ratio)", b.ratio)
-	case err == nil || err == io.EOF:
-		return err
-	case b.wire.err != nil:
+	case err != nil && b.wire.err != nil: // also where a decoder takes the break for its end
 		return fmt.Errorf("%w: %w", batch.Refuse(batch.Malformed, "incomplete_body", "the body ended early"), b.wire.err)
+	case err == nil || err == io.EOF || batch.CodeOf(err) != "":
+		return err
 	default:
 		return batch.Refuse(batch.Malformed, b.coding.broken, "the body is truncated or corrupt, or not of the content coding it names")
 	}

@@ -28,6 +28,10 @@ type Content struct {
 	Options batch.Options // with the defaults filled in
 	Items   int
 
+	// ValidateOnly says that the client wanted everything checked and nothing
+	// kept: there is nothing to create, though blocks may have been appended.
+	ValidateOnly bool
+
 	// Digest is the SHA-256 of the options, with the defaults filled in, and
 	// of the items as decoded; zero unless asked for. How they were sent does
 	// not change it: coding, content type, field order, white space around
@@ -69,7 +73,8 @@ type Options struct {
 	Defaults batch.Options
 }
 
-func (o Options) withDefaults() Options {
+// WithDefaults returns o with the limits of the contract filled in.
+func (o Options) WithDefaults() Options {
 	if o.Items == 0 {
 		o.Items = 10_000_000
 	}
@@ -88,39 +93,62 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// A format is one kind of body.
+// A format is one kind of text that items stand in.
 type format struct {
 	query bool // options are query parameters, complete before the body
+	form  bool // the text is a form, with the items' text in it
 	read  func(context.Context, *submission, *bufio.Reader) error
+}
+
+// formats are all but forms, by media type.
+var formats = map[string]format{
+	"application/json":     {read: readJSON},
+	"application/x-ndjson": {query: true, read: readNDJSON},
+	"application/ndjson":   {query: true, read: readNDJSON},
+	"application/jsonl":    {query: true, read: readNDJSON},
+	"text/csv":             {query: true, read: readCSV},
 }
 
 // formatOf returns how to read a content type, or Unsupported.
 func formatOf(contentType string) (format, error) {
-	media, err := mediaOf(contentType)
+	media, params, err := mediaOf(contentType)
 	if err != nil {
 		return format{}, err
 	}
-	switch media {
-	case "application/json":
-		return format{read: readJSON}, nil
-	case "application/x-ndjson", "application/ndjson", "application/jsonl":
-		return format{query: true, read: readNDJSON}, nil
-	default:
+	f, ok := formats[media]
+	boundary := params["boundary"]
+	switch {
+	case ok:
+		return f, checkHeader(media, params)
+	case media != "multipart/form-data":
 		return format{}, batch.Refuse(batch.Unsupported, "unsupported_content_type",
-			"the content type is application/json or application/x-ndjson, not %q", clip(contentType))
+			"the content type is application/json, application/x-ndjson, text/csv or multipart/form-data, not %q", clip(contentType))
+	case boundary == "" || len(boundary) > mostBoundary:
+		return format{}, batch.Refuse(batch.Malformed, "invalid_form", "multipart/form-data names its boundary, 1 to %d bytes", mostBoundary)
+	default:
+		return format{form: true, read: readForm(boundary)}, nil
 	}
 }
 
-// mediaOf returns the media type that a content type names, "" if it is none.
-func mediaOf(contentType string) (string, error) {
+// mediaOf returns the media type that a content type names, "" if it is none,
+// with its parameters.
+func mediaOf(contentType string) (string, map[string]string, error) {
 	media, params, err := mime.ParseMediaType(contentType)
 	if err != nil {
-		return "", nil
+		return "", nil, nil
 	}
 	if c := params["charset"]; c != "" && !strings.EqualFold(c, "utf-8") {
-		return "", batch.Refuse(batch.Unsupported, "unsupported_charset", "the body must be UTF-8, not %q", clip(c))
+		return "", nil, batch.Refuse(batch.Unsupported, "unsupported_charset", "the body must be UTF-8, not %q", clip(c))
 	}
-	return media, nil
+	return media, params, nil
+}
+
+// checkHeader refuses CSV that says it has no header line.
+func checkHeader(media string, params map[string]string) error {
+	if media == "text/csv" && strings.EqualFold(params["header"], "absent") {
+		return batch.Refuse(batch.Unsupported, "unsupported_content_type", "text/csv begins with a header line that names the members")
+	}
+	return nil
 }
 
 // readers are kept between submissions: most are far smaller than the buffer.
@@ -135,8 +163,8 @@ var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, readBu
 // limit is named), Unsupported (content type or coding), Full (no room for
 // temporary files). A body that could not be read to its end is Malformed with
 // reason incomplete_body and wraps the cause as well.
-func Read(ctx context.Context, r Request, stage batch.Stage, o Options) (Content, error) {
-	o = o.withDefaults()
+func Read(ctx context.Context, r Request, stage batch.Sink, o Options) (Content, error) {
+	o = o.WithDefaults()
 	f, err := formatOf(r.ContentType)
 	if err != nil {
 		return Content{}, err
@@ -151,7 +179,7 @@ func Read(ctx context.Context, r Request, stage batch.Stage, o Options) (Content
 		s.sum = sha256.New()
 	}
 	if f.query {
-		s.setQuery(r.Query)
+		s.setTexts(r.Query)
 		s.settle()
 	} else {
 		s.refuseQuery(r.Query, "the body carries the options")
@@ -159,7 +187,7 @@ func Read(ctx context.Context, r Request, stage batch.Stage, o Options) (Content
 	if s.problems.any() {
 		return Content{}, s.problems.err()
 	}
-	if err := s.readText(ctx, b, f.read); err != nil {
+	if err := s.readText(ctx, b, f); err != nil {
 		return Content{}, err
 	}
 	if !f.query {
@@ -175,7 +203,7 @@ func Read(ctx context.Context, r Request, stage batch.Stage, o Options) (Content
 // as query parameters without a body or as an application/json object, and no
 // items. Its refusals are like those of Read.
 func ReadOptions(ctx context.Context, r Request, o Options) (Content, error) {
-	o = o.withDefaults()
+	o = o.WithDefaults()
 	b, err := openBody(ctx, r, o, bound{"body", o.Body})
 	if err != nil {
 		return Content{}, err
@@ -185,7 +213,7 @@ func ReadOptions(ctx context.Context, r Request, o Options) (Content, error) {
 		s.sum = sha256.New()
 	}
 	if r.Length == 0 {
-		s.setQuery(r.Query)
+		s.setTexts(r.Query)
 	} else if err := s.readOptions(ctx, r, b); err != nil {
 		return Content{}, err
 	}
@@ -203,8 +231,8 @@ const partOptions = "the options are those of the batch, and a part has items on
 // ReadPart reads one part of an open batch as Read reads a submission, by the
 // id_field and the processor of the batch's options. The indexes of the blocks
 // and the places of problems are those within the part.
-func ReadPart(ctx context.Context, r Request, stage batch.Stage, o Options, of batch.Options) (Part, error) {
-	o = o.withDefaults()
+func ReadPart(ctx context.Context, r Request, stage batch.Sink, o Options, of batch.Options) (Part, error) {
+	o = o.WithDefaults()
 	f, err := formatOf(r.ContentType)
 	if err != nil {
 		return Part{}, err
@@ -223,7 +251,7 @@ func ReadPart(ctx context.Context, r Request, stage batch.Stage, o Options, of b
 	if s.problems.any() {
 		return Part{}, s.problems.err()
 	}
-	if err := s.readText(ctx, b, f.read); err != nil {
+	if err := s.readText(ctx, b, f); err != nil {
 		return Part{}, err
 	}
 	if err := s.finish(ctx); err != nil {

@@ -44,7 +44,7 @@ func readJSON(ctx context.Context, s *submission, in *bufio.Reader) error {
 
 // readOptions reads a body that is an object of options alone.
 func (s *submission) readOptions(ctx context.Context, r Request, body io.Reader) error {
-	media, err := mediaOf(r.ContentType)
+	media, _, err := mediaOf(r.ContentType)
 	if err != nil {
 		return err
 	}
@@ -53,11 +53,11 @@ func (s *submission) readOptions(ctx context.Context, r Request, body io.Reader)
 			"options without items are query parameters and no body, or application/json, not %q", clip(r.ContentType))
 	}
 	s.refuseQuery(r.Query, "the body carries the options")
-	return s.readText(ctx, body, func(ctx context.Context, s *submission, in *bufio.Reader) error {
+	return s.readText(ctx, body, format{read: func(ctx context.Context, s *submission, in *bufio.Reader) error {
 		d := &document{s: s, win: window{in: in}, bare: true}
 		d.dec = jsontext.NewDecoder(&d.win)
 		return d.object(ctx)
-	})
+	}})
 }
 
 // object reads the whole body.

@@ -48,6 +48,15 @@ func field(o *batch.Options, name string) any {
 	}
 }
 
+// field returns where an option of the submission goes: what the function of
+// this name returns, or a *bool for what the batch does not keep.
+func (s *submission) field(name string) any {
+	if name == "validate_only" {
+		return &s.validateOnly
+	}
+	return field(&s.options, name)
+}
+
 func optionProblem(name, code, format string, args ...any) batch.Problem {
 	return batch.Problem{
 		Index: -1, Line: -1, Pointer: string(jsontext.Pointer("").AppendToken(clip(name))),
@@ -69,7 +78,9 @@ func (s *submission) set(name string, v jsontext.Value) {
 	wrong := func(want string) {
 		s.problems.add(optionProblem(name, "wrong_type", "%s is %s", name, want))
 	}
-	switch to := field(&s.options, name).(type) {
+	switch to := s.field(name).(type) {
+	case *bool:
+		s.setBool(name, to, string(v))
 	case *string:
 		if v.Kind() != '"' {
 			wrong("a string")
@@ -115,6 +126,14 @@ func (s *submission) setInt(name string, to *int, text string) {
 	default:
 		*to = n
 	}
+}
+
+func (s *submission) setBool(name string, to *bool, text string) {
+	if text != "true" && text != "false" {
+		s.problems.add(optionProblem(name, "wrong_type", "%s is true or false", name))
+		return
+	}
+	*to = text == "true"
 }
 
 // pairs reads a JSON object of strings, which is valid.
@@ -168,9 +187,9 @@ func unquote(v jsontext.Value) string {
 	return string(b)
 }
 
-// setQuery sets the options from query parameters. Objects and arrays are JSON
-// text, and metadata.KEY=VALUE is a pair of metadata.
-func (s *submission) setQuery(q url.Values) {
+// setTexts sets the options from query parameters or the fields of a form.
+// Objects and arrays are JSON text, and metadata.KEY=VALUE is a pair of metadata.
+func (s *submission) setTexts(q url.Values) {
 	var pairs map[string]string
 	for _, name := range slices.Sorted(maps.Keys(q)) {
 		if len(q[name]) != 1 {
@@ -179,7 +198,7 @@ func (s *submission) setQuery(q url.Values) {
 		}
 		text := q.Get(name)
 		if !utf8.ValidString(name) || !utf8.ValidString(text) {
-			s.problems.add(optionProblem(name, "invalid_utf8", "a query parameter is not valid UTF-8"))
+			s.problems.add(optionProblem(name, "invalid_utf8", "the option is not valid UTF-8"))
 			continue
 		}
 		if key, ok := strings.CutPrefix(name, "metadata."); ok {
@@ -200,9 +219,11 @@ func (s *submission) setQuery(q url.Values) {
 	}
 }
 
-// setText sets an option to the text of a query parameter.
+// setText sets an option to a text.
 func (s *submission) setText(name, text string) {
-	switch to := field(&s.options, name).(type) {
+	switch to := s.field(name).(type) {
+	case *bool:
+		s.setBool(name, to, text)
 	case *string:
 		s.setString(name, to, text)
 	case *int:

@@ -16,29 +16,30 @@ import (
 )
 
 // A submission is what is known so far of the one being read. Formats feed it:
-// options with set, setQuery and settle, items with admit and take. Where
+// options with set, setTexts and settle, items with admit and take. Where
 // items stand before options they may have to wait: begin says so.
 type submission struct {
-	word      string // what it is: "batch", "part"
-	limits    Options
-	options   batch.Options
-	given     struct{ id, processor bool } // the options that items are judged by
-	elsewhere string                       // where the options are, if not beside the items
-	problems  problems
-	waiting   *spool // nil: items need not wait
-	judge     *judge
-	used      bool                             // the options, by the judge
-	check     func(raw []byte) []batch.Problem // nil: nothing more is asked of an item
-	blocks    cutter
-	ids       *idSet    // nil while the items have no ids of their own
-	items     int       // admitted
-	sum       hash.Hash // of the items; nil: not wanted
-	size      []byte    // scratch
-	text      hash.Hash // of the text they stand in; nil: not wanted
-	bytes     int64     // of the same text
+	word         string // what it is: "batch", "part"
+	limits       Options
+	options      batch.Options
+	validateOnly bool                         // nothing is to be kept
+	given        struct{ id, processor bool } // the options that items are judged by
+	elsewhere    string                       // where the options are, if not beside the items
+	problems     problems
+	waiting      *spool // nil: items need not wait
+	judge        *judge
+	used         bool                             // the options, by the judge
+	check        func(raw []byte) []batch.Problem // nil: nothing more is asked of an item
+	blocks       cutter
+	ids          *idSet    // nil while the items have no ids of their own
+	items        int       // admitted
+	sum          hash.Hash // of the items; nil: not wanted
+	size         []byte    // scratch
+	text         hash.Hash // of the text they stand in; nil: not wanted
+	bytes        int64     // of the same text
 }
 
-func newSubmission(stage batch.Stage, o Options) *submission {
+func newSubmission(stage batch.Sink, o Options) *submission {
 	s := &submission{word: "batch", limits: o, options: o.Defaults, judge: newJudge(), blocks: cutter{stage: stage}}
 	s.options.Metadata = maps.Clone(o.Defaults.Metadata)
 	return s
@@ -95,20 +96,22 @@ func (s *submission) begin() {
 	s.waiting = &spool{dir: s.limits.Dir}
 }
 
-// readText reads a text that items stand in, from behind its byte order mark
-// to its end.
-func (s *submission) readText(ctx context.Context, r io.Reader, read func(context.Context, *submission, *bufio.Reader) error) error {
-	if s.text != nil {
+// readText reads a text to its end.
+func (s *submission) readText(ctx context.Context, r io.Reader, f format) error {
+	if s.text != nil && !f.form {
 		r = io.TeeReader(r, s)
 	}
 	in := readers.Get().(*bufio.Reader)
 	defer readers.Put(in)
 	in.Reset(r)
 	defer in.Reset(nil)
+	if f.form {
+		return f.read(ctx, s, in)
+	}
 	if err := skipBOM(in); err != nil {
 		return err
 	}
-	return read(ctx, s, in)
+	return f.read(ctx, s, in)
 }
 
 // Write takes note of the next bytes of the text.
@@ -175,7 +178,7 @@ func (s *submission) keep(ctx context.Context, index, line int, raw []byte, vali
 			s.problems.add(p)
 		}
 	}
-	if s.problems.any() {
+	if s.problems.any() || s.validateOnly {
 		return nil
 	}
 	if s.sum != nil {
@@ -202,19 +205,49 @@ func (s *submission) finish(ctx context.Context) error {
 		return batch.Refuse(batch.Invalid, "empty_"+s.word, "a %s has at least one item", s.word)
 	}
 	if s.ids != nil {
-		if err := s.ids.duplicates(func(first, again idEntry) { s.problems.add(duplicateID(s.options.IDField, first, again)) }); err != nil {
+		if err := s.index(ctx); err != nil {
 			return err
 		}
 	}
 	if s.problems.any() {
 		return s.problems.err()
 	}
+	if s.validateOnly {
+		return nil
+	}
 	return s.blocks.flush(ctx)
+}
+
+// index finds the ids that come twice and, while there are none and something
+// is to be kept, hands the index of them on.
+func (s *submission) index(ctx context.Context) error {
+	again := func(first, again idEntry) { s.problems.add(duplicateID(s.options.IDField, first, again)) }
+	var chunk []batch.IndexEntry
+	err := s.ids.each(again, func(e idEntry) error {
+		if s.problems.any() || s.validateOnly {
+			return nil
+		}
+		if len(chunk) == batch.IndexEntries {
+			if err := s.blocks.stage.Index(ctx, chunk); err != nil {
+				return fmt.Errorf("append index: %w", err)
+			}
+			chunk = chunk[:0]
+		}
+		chunk = append(chunk, batch.IndexEntry{Hash: e.hash[0], Index: int(e.index), Line: int(e.line)})
+		return nil
+	})
+	if err != nil || s.problems.any() || s.validateOnly {
+		return err
+	}
+	if err := s.blocks.stage.Index(ctx, chunk); err != nil {
+		return fmt.Errorf("append index: %w", err)
+	}
+	return nil
 }
 
 // content returns what was read, which is fine.
 func (s *submission) content() Content {
-	c := Content{Options: s.options, Items: s.items}
+	c := Content{Options: s.options, Items: s.items, ValidateOnly: s.validateOnly}
 	if s.sum != nil {
 		h := sha256.New()
 		options, _ := json.Marshal(s.options) // plain data, members and keys in one order
