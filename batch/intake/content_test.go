@@ -68,6 +68,48 @@ func TestDigestOfTheContent(t *testing.T) {
 	}
 }
 
+func TestValidateOnly(t *testing.T) {
+	query := func(r intake.Request, value string) intake.Request {
+		r.Query = url.Values{"validate_only": {value}}
+		return r
+	}
+	lines := file("a.ndjson", "", "1\n2\n")
+	for _, c := range []struct {
+		name   string
+		r      intake.Request
+		only   bool
+		reason string
+	}{
+		{"lines", query(request(asNDJSON, "1\n2\n"), "true"), true, ""},
+		{"not wanted", query(request(asNDJSON, "1\n2\n"), "false"), false, ""},
+		{"a table", query(request(asCSV, "a\n1\n2\n"), "true"), true, ""},
+		{"a document", request(asJSON, `{"validate_only":true,"items":[1,2]}`), true, ""},
+		{"a document that says so at its end", request(asJSON, `{"items":[1,2],"validate_only":true}`), true, ""},
+		{"a form", request(asForm, formOf(field("validate_only", "true"), lines)), true, ""},
+		{"a form that says so at its end", request(asForm, formOf(lines, field("validate_only", "true"))), true, ""},
+		{"another word", query(request(asNDJSON, "1"), "yes"), false, "wrong_type"},
+		{"text in a document", request(asJSON, `{"items":[1],"validate_only":"true"}`), false, "wrong_type"},
+		{"a fault in a line", query(request(asNDJSON, "1\nx\n"), "true"), false, "invalid_json"},
+		{"an id twice", request(asJSON, `{"validate_only":true,"id_field":"","items":[1],"id_field":"/a"}`), false, "duplicate_member"},
+		{"ids twice", request(asJSON, `{"validate_only":true,"id_field":"/a","items":[{"a":1},{"a":1}]}`), false, "duplicate_id"},
+		{"no items", query(request(asCSV, "a\n"), "true"), false, "empty_batch"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			stage := &recorder{t: t}
+			got, err := intake.Read(t.Context(), c.r, stage, withProcessor)
+			if c.reason != "" {
+				if e := refused(t, err); e.Word() != c.reason {
+					t.Errorf("got %s: %v", e.Word(), e)
+				}
+				return
+			}
+			if err != nil || got.ValidateOnly != c.only || got.Items != 2 || c.only == (len(stage.items) > 0) {
+				t.Errorf("got %+v, %v, %d items appended", got, err, len(stage.items))
+			}
+		})
+	}
+}
+
 func TestReadOptions(t *testing.T) {
 	for _, c := range []struct {
 		name   string

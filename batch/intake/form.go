@@ -26,6 +26,7 @@ const (
 type form struct {
 	s      *submission
 	win    window
+	src    cutoff
 	parts  *multipart.Reader
 	count  int        // of parts
 	fields url.Values // as they came
@@ -38,7 +39,8 @@ type form struct {
 func readForm(boundary string) func(context.Context, *submission, *bufio.Reader) error {
 	return func(ctx context.Context, s *submission, in *bufio.Reader) error {
 		f := &form{s: s, win: window{in: in}, fields: make(url.Values), alone: s.elsewhere != ""}
-		f.parts = multipart.NewReader(&f.win, boundary)
+		f.src.r = &f.win
+		f.parts = multipart.NewReader(&f.src, boundary)
 		if !f.alone {
 			s.elsewhere = "the options are fields of the form"
 		}
@@ -64,7 +66,7 @@ func (f *form) part(ctx context.Context) (more bool, err error) {
 		return false, f.end()
 	}
 	if err != nil {
-		return false, formError(err)
+		return false, f.failed()
 	}
 	f.allow(math.MaxInt64 / 2)
 	switch p.Header.Get("Content-Transfer-Encoding") {
@@ -121,13 +123,13 @@ func (f *form) items(ctx context.Context, p *multipart.Part) error {
 		}
 		f.s.begin()
 	}
-	return f.s.readText(ctx, partReader{p}, kind)
+	return f.s.readText(ctx, partReader{p, f}, kind)
 }
 
 // value reads a field.
 func (f *form) value(p *multipart.Part) (string, error) {
 	f.size += len(p.FormName())
-	b, err := io.ReadAll(io.LimitReader(partReader{p}, int64(fieldBytes-min(f.size, fieldBytes)+1)))
+	b, err := io.ReadAll(io.LimitReader(partReader{p, f}, int64(fieldBytes-min(f.size, fieldBytes)+1)))
 	if f.size += len(b); f.size > fieldBytes {
 		return "", batch.Refuse(batch.TooLarge, "option_too_large", "the fields of a form have at most %d bytes together", fieldBytes)
 	}
@@ -137,20 +139,56 @@ func (f *form) value(p *multipart.Part) (string, error) {
 // allow lets the form be read n bytes on from here.
 func (f *form) allow(n int64) { f.win.end = f.win.at + n }
 
+var errCut = errors.New("form cut off")
+
+// A cutoff reads a form for the library, which takes one that ends within the
+// header of a part for complete. Here the text ends in a line feed and errCut,
+// so that only the last boundary, which may lack the line feed, ends a form.
+// The library also forgets why a header could not be read.
+type cutoff struct {
+	r    io.Reader
+	rest string // that comes before err
+	err  error  // the first; nil: none yet
+}
+
+func (c *cutoff) Read(b []byte) (int, error) {
+	if c.err == nil {
+		n, err := c.r.Read(b)
+		if c.err = err; err == io.EOF {
+			c.err, c.rest = errCut, "\r\n"
+		}
+		if n > 0 || err == nil {
+			return n, nil
+		}
+	}
+	if c.rest == "" {
+		return 0, c.err
+	}
+	n := copy(b, c.rest)
+	c.rest = c.rest[n:]
+	return n, nil
+}
+
 // A partReader reads a part of a form; its errors are those of a body.
-type partReader struct{ *multipart.Part }
+type partReader struct {
+	*multipart.Part
+	form *form
+}
 
 func (p partReader) Read(b []byte) (int, error) {
 	n, err := p.Part.Read(b)
-	return n, formError(err)
+	if err != nil && err != io.EOF {
+		err = p.form.failed()
+	}
+	return n, err
 }
 
-// formError says why a form could not be read on.
-func formError(err error) error {
+// failed says why the form could not be read on.
+func (f *form) failed() error {
 	switch {
-	case err == nil || err == io.EOF || batch.CodeOf(err) != "":
-		return err
-	case errors.Is(err, errWindow):
+	case batch.CodeOf(f.src.err) != "":
+		return f.src.err
+	case f.src.err == errWindow:
 		return batch.Refuse(batch.Malformed, "invalid_form", "no part begins where one should, or its header has more than %d bytes", headBytes)
 	default:
 		return batch.Refuse(batch.Malformed, "invalid_form", "the form is cut off, or not what its boundary says")
