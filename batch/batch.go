@@ -214,6 +214,13 @@ type Spec struct {
 	Blocks  int
 	Bytes   int64 // of the items as sent, decoded
 	Created time.Time
+
+	// Of a batch that is sent in parts. While it is open Items, Blocks and Bytes
+	// grow with its parts.
+	Parts   Layout    `json:",omitempty"` // once it is sealed
+	Touched time.Time `json:",omitzero"`  // while it is open: when a part last came or went
+
+	Accepted time.Time // when it was sealed, or created as a whole; zero while it is open
 }
 
 // Progress is the part of a batch that work changes. It is small: every

@@ -154,9 +154,8 @@ func TestARefusedSubmissionLeavesNothing(t *testing.T) {
 		{"a word for a truth", "?processor=price&validate_only=yes", "1\n", ndjson, 422, "wrong_type", "/validate_only"},
 		{"a truncated zstd", "?processor=price", "\x28\xb5\x2f\xfd", append(ndjson, "Content-Encoding", "zstd"), 400, "bad_zstd", ""},
 		{"a truncated gzip", "?processor=price", zipped("1\n2\n")[:20], append(ndjson, "Content-Encoding", "gzip"), 400, "bad_gzip", ""},
-		{"an Idempotency-Key", "?processor=price", "1\n", append(ndjson, "Idempotency-Key", "k"), 400, "unsupported_header", ""},
-		{"an empty Idempotency-Key", "?processor=price", "1\n", append(ndjson, "Idempotency-Key", ""), 400, "unsupported_header", ""},
-		{"two Idempotency-Keys", "?processor=price", "1\n", append(ndjson, "Idempotency-Key", "k", "Idempotency-Key", "é"), 400, "unsupported_header", ""},
+		{"an empty Idempotency-Key", "?processor=price", "1\n", append(ndjson, "Idempotency-Key", ""), 400, "bad_idempotency_key", ""},
+		{"two Idempotency-Keys", "?processor=price", "1\n", append(ndjson, "Idempotency-Key", "k", "Idempotency-Key", "é"), 400, "bad_idempotency_key", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, guard)

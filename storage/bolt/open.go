@@ -34,6 +34,7 @@ func open(path string, o Options) (*Store, error) {
 	go s.commitLoop()
 	go s.endLoop()
 	go s.orderLoop()
+	go s.tidyLoop()
 	if err := s.resume(); err != nil {
 		s.Close()
 		return nil, err
@@ -173,6 +174,9 @@ func (s *Store) readActive(tx *bbolt.Tx) error {
 		if err != nil {
 			return err
 		}
+		if b.Status == batch.Open { // nothing of it is to be worked on
+			return nil
+		}
 		s.adopt(&b.Spec, b.Progress)
 		if b.Status == batch.Canceling {
 			s.queueEnd(tenant, id)
@@ -203,7 +207,8 @@ func (s *Store) readActive(tx *bbolt.Tx) error {
 const resumeChunk = 500
 
 // resume settles what the last process left in the middle: attempts that were
-// under way, and uploads that never became a batch.
+// under way, uploads that never became a batch or a part, and what was being
+// removed.
 func (s *Store) resume() error {
 	var sending, staged [][]byte
 	err := s.db.View(func(tx *bbolt.Tx) error {
@@ -229,9 +234,8 @@ func (s *Store) resume() error {
 	if err != nil {
 		return fmt.Errorf("resume: %w", err)
 	}
-	for _, k := range staged {
-		tenant, id := splitTenantKey(k)
-		s.sweep(tenant, id)
+	for _, row := range staged {
+		s.sweep(row)
 	}
 	return nil
 }

@@ -134,8 +134,9 @@ func (s *fixture) auditBody(g *given, m batch.Message, rs []batch.Result) (in []
 	s.t.Helper()
 	var named []batch.Result
 	for _, ref := range m.Refs {
-		b := g.block(int(ref.Number))
-		if ref.From < b.First || ref.To > b.First+len(b.Items) || ref.Part != 0 {
+		k := batch.BlockKey{Part: ref.Part, Number: ref.Number}
+		b := g.block(g.Ordinal(k))
+		if _, ours := g.Parts.At(ref.Part); ref.From < b.First || ref.To > b.First+len(b.Items) || !ours {
 			s.t.Fatalf("a message names the results %d to %d of block %d, which is %d to %d",
 				ref.From, ref.To, ref.Number, b.First, b.First+len(b.Items))
 		}

@@ -200,7 +200,7 @@ var healing = cases{
 		h := s.host(g)
 		ms := s.resultsOf(g)
 		for i, as := range []batch.HostState{batch.HostDown, batch.HostUp, batch.HostUnreachable} {
-			m, err := s.Redeliver(s.ctx, g.Tenant, ms[i].ID)
+			m, err := s.Redeliver(s.ctx, g.Tenant, ms[i].ID, batch.Once{})
 			s.ok(err)
 			s.same("state", m.State, batch.MessageWaiting)
 			d := s.takeOne()
@@ -217,7 +217,7 @@ var healing = cases{
 		s.complete()
 		s.breaks(g, batch.HostDown)
 		m := s.resultsOf(g)[0]
-		_, err := s.Redeliver(s.ctx, g.Tenant, m.ID)
+		_, err := s.Redeliver(s.ctx, g.Tenant, m.ID, batch.Once{})
 		s.ok(err)
 		o := fails(s.takeOne(), batch.HostDown)
 		o.Refund = true

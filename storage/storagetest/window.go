@@ -88,7 +88,7 @@ var lapsing = cases{
 		m := s.terminal(g)
 		s.pass(m.Lapses())
 		s.lapsed(g, m.ID)
-		m, err := s.Redeliver(s.ctx, g.Tenant, m.ID)
+		m, err := s.Redeliver(s.ctx, g.Tenant, m.ID, batch.Once{})
 		s.ok(err)
 		s.same("until", m.Until.After(time.Now().Add(59*time.Second)), true)
 		s.attempted(ended(s.takeOne(), batch.MessageDelivered))
