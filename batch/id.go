@@ -44,7 +44,7 @@ func NewID(now time.Time) ID { return newID(now) }
 // millisecond.
 func FirstID(t time.Time) (id ID) {
 	const most = 1<<40 - 1 // what ids can say
-	since := min(max(0, t.Sub(Epoch)+time.Millisecond-1), most*time.Millisecond)
+	since := min(max(0, t.Sub(Epoch)), (most-1)*time.Millisecond) + time.Millisecond - 1
 	binary.BigEndian.PutUint64(id[:], uint64(since.Milliseconds())<<24)
 	return id
 }
