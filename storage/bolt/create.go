@@ -136,7 +136,7 @@ func (g *stage) Create(ctx context.Context, spec batch.Spec) (batch.Batch, error
 		return batch.Batch{}, err
 	}
 	g.over = true
-	return batch.Batch{Spec: spec, Progress: p}, nil
+	return batch.Batch{Spec: spec, Progress: p, WaitingOn: p.Gate(spec.Options).WaitingOn(time.Now())}, nil
 }
 
 func (g *stage) create(t *txn, key, specRec []byte, spec *batch.Spec, p batch.Progress) error {
