@@ -73,7 +73,8 @@ type Options struct {
 	Defaults batch.Options
 }
 
-func (o Options) withDefaults() Options {
+// WithDefaults returns o with the limits of the contract filled in.
+func (o Options) WithDefaults() Options {
 	if o.Items == 0 {
 		o.Items = 10_000_000
 	}
@@ -162,8 +163,8 @@ var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, readBu
 // limit is named), Unsupported (content type or coding), Full (no room for
 // temporary files). A body that could not be read to its end is Malformed with
 // reason incomplete_body and wraps the cause as well.
-func Read(ctx context.Context, r Request, stage batch.Stage, o Options) (Content, error) {
-	o = o.withDefaults()
+func Read(ctx context.Context, r Request, stage batch.Sink, o Options) (Content, error) {
+	o = o.WithDefaults()
 	f, err := formatOf(r.ContentType)
 	if err != nil {
 		return Content{}, err
@@ -202,7 +203,7 @@ func Read(ctx context.Context, r Request, stage batch.Stage, o Options) (Content
 // as query parameters without a body or as an application/json object, and no
 // items. Its refusals are like those of Read.
 func ReadOptions(ctx context.Context, r Request, o Options) (Content, error) {
-	o = o.withDefaults()
+	o = o.WithDefaults()
 	b, err := openBody(ctx, r, o, bound{"body", o.Body})
 	if err != nil {
 		return Content{}, err
@@ -230,8 +231,8 @@ const partOptions = "the options are those of the batch, and a part has items on
 // ReadPart reads one part of an open batch as Read reads a submission, by the
 // id_field and the processor of the batch's options. The indexes of the blocks
 // and the places of problems are those within the part.
-func ReadPart(ctx context.Context, r Request, stage batch.Stage, o Options, of batch.Options) (Part, error) {
-	o = o.withDefaults()
+func ReadPart(ctx context.Context, r Request, stage batch.Sink, o Options, of batch.Options) (Part, error) {
+	o = o.WithDefaults()
 	f, err := formatOf(r.ContentType)
 	if err != nil {
 		return Part{}, err

@@ -1,6 +1,7 @@
 package intake_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -16,9 +17,10 @@ import (
 	"github.com/callbatch/callbatch/batch/intake"
 )
 
-// sink is a stage that drops blocks and counts what passes.
+// sink drops blocks and counts what passes.
 type sink struct {
 	items, blocks int
+	indexed       int    // entries of the index
 	peak          uint64 // most heap in use that was seen
 }
 
@@ -36,10 +38,10 @@ func (s *sink) measure() {
 	s.peak = max(s.peak, m.HeapInuse)
 }
 
-func (*sink) Create(context.Context, batch.Spec) (batch.Batch, error) {
-	panic("intake created a batch")
+func (s *sink) Index(_ context.Context, entries []batch.IndexEntry) error {
+	s.indexed += len(entries)
+	return nil
 }
-func (*sink) Discard() { panic("intake discarded a stage") }
 
 // generated is a body of n items that is made while it is read.
 type generated struct {
@@ -99,11 +101,16 @@ func TestMemoryStaysFlat(t *testing.T) {
 			runtime.GC()
 			s.measure()
 			before := s.peak
-			if _, err := intake.Read(t.Context(), r, &s, o); err != nil {
+			content, err := intake.Read(t.Context(), r, &s, o)
+			if err != nil {
 				t.Fatal(err)
 			}
-			if s.items != c.body.n {
-				t.Errorf("%d items arrived", s.items)
+			indexed := 0
+			if content.Options.IDField != "" {
+				indexed = c.body.n
+			}
+			if s.items != c.body.n || s.indexed != indexed {
+				t.Errorf("%d items arrived and %d entries of their index", s.items, s.indexed)
 			}
 			if s.peak > before+most {
 				t.Errorf("%d MiB of heap in use, %d before", s.peak>>20, before>>20)
@@ -200,7 +207,8 @@ func benchRows(n int) string {
 func BenchmarkCSV(b *testing.B) { bench(b, asCSV, benchRows(100_000), nil) }
 
 func BenchmarkCSVQuoted(b *testing.B) {
-	bench(b, asCSV, `"`+strings.NewReplacer(",", `","`, "\n", "\"\n\"").Replace(benchRows(100_000))+`"`, nil)
+	rows := strings.TrimSuffix(benchRows(100_000), "\n")
+	bench(b, asCSV, `"`+strings.NewReplacer(",", `","`, "\n", "\"\n\"").Replace(rows)+`"`, nil)
 }
 
 func BenchmarkCSVWithIDs(b *testing.B) {
@@ -221,4 +229,20 @@ func BenchmarkJSON(b *testing.B) {
 
 func BenchmarkJSONSpooled(b *testing.B) {
 	bench(b, asJSON, `{"items":`+benchArray(100_000)+`,"id_field":"/order_id"}`, nil)
+}
+
+func BenchmarkOneLineZstd(b *testing.B) { benchCoded(b, "zstd", zst(b, benchLines(1))) }
+func BenchmarkNDJSONZstd(b *testing.B)  { benchCoded(b, "zstd", zst(b, benchLines(100_000))) }
+func BenchmarkOneLineGzip(b *testing.B) { benchCoded(b, "gzip", zip(b, benchLines(1))) }
+func BenchmarkNDJSONGzip(b *testing.B)  { benchCoded(b, "gzip", zip(b, benchLines(100_000))) }
+
+func benchCoded(b *testing.B, coding string, body []byte) {
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		r := intake.Request{ContentType: asNDJSON, ContentEncoding: coding, Body: bytes.NewReader(body), Length: int64(len(body))}
+		if _, err := intake.Read(b.Context(), r, &sink{}, withProcessor); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

@@ -39,8 +39,8 @@ type submission struct {
 	bytes        int64     // of the same text
 }
 
-func newSubmission(stage batch.Stage, o Options) *submission {
-	s := &submission{word: "batch", limits: o, options: o.Defaults, judge: newJudge(), blocks: cutter{stage: stage}}
+func newSubmission(stage batch.Sink, o Options) *submission {
+	s := &submission{word: "batch", limits: o, options: o.Defaults, judge: judges.Get().(*judge), blocks: cutter{stage: stage}}
 	s.options.Metadata = maps.Clone(o.Defaults.Metadata)
 	return s
 }
@@ -205,7 +205,7 @@ func (s *submission) finish(ctx context.Context) error {
 		return batch.Refuse(batch.Invalid, "empty_"+s.word, "a %s has at least one item", s.word)
 	}
 	if s.ids != nil {
-		if err := s.ids.duplicates(func(first, again idEntry) { s.problems.add(duplicateID(s.options.IDField, first, again)) }); err != nil {
+		if err := s.index(ctx); err != nil {
 			return err
 		}
 	}
@@ -216,6 +216,33 @@ func (s *submission) finish(ctx context.Context) error {
 		return nil
 	}
 	return s.blocks.flush(ctx)
+}
+
+// index finds the ids that come twice and, while there are none and something
+// is to be kept, hands the index of them on.
+func (s *submission) index(ctx context.Context) error {
+	again := func(first, again idEntry) { s.problems.add(duplicateID(s.options.IDField, first, again)) }
+	var chunk []batch.IndexEntry
+	err := s.ids.each(again, func(e idEntry) error {
+		if s.problems.any() || s.validateOnly {
+			return nil
+		}
+		if len(chunk) == batch.IndexEntries {
+			if err := s.blocks.stage.Index(ctx, chunk); err != nil {
+				return fmt.Errorf("append index: %w", err)
+			}
+			chunk = chunk[:0]
+		}
+		chunk = append(chunk, batch.IndexEntry{Hash: e.hash[0], Index: int(e.index), Line: int(e.line)})
+		return nil
+	})
+	if err != nil || s.problems.any() || s.validateOnly {
+		return err
+	}
+	if err := s.blocks.stage.Index(ctx, chunk); err != nil {
+		return fmt.Errorf("append index: %w", err)
+	}
+	return nil
 }
 
 // content returns what was read, which is fine.
@@ -240,6 +267,7 @@ func (s *submission) part() Part {
 }
 
 func (s *submission) close() {
+	s.judge.release()
 	if s.waiting != nil {
 		s.waiting.close()
 	}
