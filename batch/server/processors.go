@@ -28,12 +28,18 @@ func compileSchemas(ps map[string]Processor) (map[string]*schema.Schema, error) 
 	return schemas, nil
 }
 
-// checkItems returns what says whether items fit the processor they are for.
-func (s *server) checkItems(o batch.Options) func([]byte) []batch.Problem {
-	if sch := s.schemas[o.Processor]; sch != nil {
-		return sch.Check
+// itemChecks returns what says how the items for a processor are checked, nil
+// if there is nothing to check: then items need not wait for their options.
+func (s *server) itemChecks() func(batch.Options) func([]byte) []batch.Problem {
+	if len(s.schemas) == 0 {
+		return nil
 	}
-	return nil
+	return func(o batch.Options) func([]byte) []batch.Problem {
+		if sch := s.schemas[o.Processor]; sch != nil {
+			return sch.Check
+		}
+		return nil
+	}
 }
 
 func (s *server) hasProcessor(name string) bool {

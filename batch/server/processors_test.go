@@ -65,7 +65,7 @@ func TestProcessorsAreShown(t *testing.T) {
 
 func TestItemsAreHeldAgainstASchema(t *testing.T) {
 	fits := echo()
-	fits.Schema = []byte(`{"type":"object","required":["qty"],"properties":{"qty":{"maximum":2}}}`)
+	fits.Schema = []byte(`{"type":"object","required":["qty"],"properties":{"qty":{"type":"number","maximum":2}}}`)
 	s := newSite(t, server.Options{Processors: map[string]server.Processor{"fits": fits, "echo": echo()}})
 	post := func(contentType, query, body string) (int, string) {
 		resp, err := http.Post(s.base+"/v1/batches?"+query, contentType, strings.NewReader(body))
@@ -90,6 +90,31 @@ func TestItemsAreHeldAgainstASchema(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a line of a part is refused with its place", func(t *testing.T) {
+		_, text := post("", "open=true&processor=fits", "")
+		var b seen
+		if err := json.Unmarshal([]byte(text), &b); err != nil {
+			t.Fatalf("got %s", text)
+		}
+		r, err := http.NewRequestWithContext(t.Context(), "PUT", s.base+"/v1/batches/"+b.ID+"/parts/1", strings.NewReader("sku,qty\nA,1\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "text/csv")
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		answer, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := `"errors":[{"part":1,"index":0,"line":2,"pointer":"/qty","code":"schema_mismatch","detail":"must be number, not string"}]`
+		if resp.StatusCode != http.StatusUnprocessableEntity || !strings.Contains(string(answer), want) {
+			t.Errorf("got %d %s\nwant %s", resp.StatusCode, answer, want)
+		}
+	})
 	if status, text := post("application/x-ndjson", "processor=echo", "{}\n"); status != http.StatusAccepted {
 		t.Errorf("another processor minds: %d %s", status, text)
 	}

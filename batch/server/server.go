@@ -154,7 +154,7 @@ func (s *server) handler(keys *access.Keys, policy *guard.Policy, m *metrics.Met
 		Test: s.engine.Test, Links: s.links, Stopping: s.stopping,
 		Limits: intake.Options{
 			Items: o.Limits.Items, ItemBytes: o.Limits.ItemBytes, Body: o.Limits.Body, PartBytes: o.Limits.Part, Ratio: o.Limits.Ratio,
-			Dir: filepath.Dir(o.Store), CheckItems: s.checkItems,
+			Dir: filepath.Dir(o.Store), CheckItems: s.itemChecks(),
 		},
 		PageBytes: o.Callbacks.PageBytes, PageItems: o.Callbacks.PageItems, BaseURL: s.publicURL(),
 		Accepting: s.accepting, Ready: func() bool { return !s.draining.Load() },
