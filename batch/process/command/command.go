@@ -108,7 +108,9 @@ func (p *Processor) try(ctx context.Context, w *worker, line []byte, key string)
 	}
 	if err != nil {
 		w.kill()
-		p.diary.write(slog.LevelWarn, "worker replaced", "pid", w.pid(), "items", w.served, "cause", err, "end", w.fate())
+		if !errors.Is(ctx.Err(), context.Canceled) {
+			p.diary.write(slog.LevelWarn, "worker replaced", "pid", w.pid(), "items", w.served, "cause", err, "end", w.fate())
+		}
 		return nil, p.failure(ctx, w, err)
 	}
 	w.served++

@@ -329,6 +329,16 @@ func TestWorkersThatFail(t *testing.T) {
 		})
 	}
 
+	t.Run("what cannot be started is in the log", func(t *testing.T) {
+		t.Parallel()
+		s := open(t, "plain")
+		s.o.Dir = "/no/such"
+		s.fails(`1`, time.Minute)
+		if want := `worker cannot be started" error="dir: stat /no/such: no such file or directory`; !strings.Contains(s.log.String(), want) {
+			t.Errorf("the log has no %q:\n%s", want, s.log)
+		}
+	})
+
 	for how, want := range map[string]string{
 		"dies at start": "the worker ended before it took the item",
 		"never reads":   "the worker ended before it took the item",

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
@@ -63,6 +64,9 @@ func startWorker(o Options, d *diary, done func()) (_ *worker, err error) {
 	closeAll(pipes[0].r, pipes[1].w, pipes[2].w)
 	if err != nil {
 		closeAll(w.in, w.out, pipes[2].r)
+		if _, missing := os.Stat(o.Dir); o.Dir != "" && missing != nil {
+			err = fmt.Errorf("dir: %w", missing) // which would not be said
+		}
 		return nil, err
 	}
 	return w, nil
