@@ -23,6 +23,8 @@ func (rt route) input() (query, body string, headers []string) {
 	switch {
 	case rt.method == http.MethodPut:
 		return "", "1\n", []string{"Content-Type", "application/x-ndjson"}
+	case rt.method == http.MethodPatch:
+		return "", `{"priority":"low"}`, []string{"Content-Type", "application/json"}
 	case slices.Contains(rt.params, "id"):
 		return "?id=0", "", nil
 	}
