@@ -19,7 +19,7 @@ import (
 // sink drops blocks and counts what passes.
 type sink struct {
 	items, blocks int
-	indexed       int // entries of the index
+	indexed       int    // entries of the index
 	peak          uint64 // most heap in use that was seen
 }
 
