@@ -347,6 +347,9 @@ type Outbox interface {
 	// false if nothing waits. What the last claim had no budget for is left out.
 	NextMessage(ctx context.Context) (at time.Time, ok bool, err error)
 
+	// Backlog returns how much is owed, at a glance and without an error.
+	Backlog() Backlog
+
 	// MessagesChanged hints that ClaimMessages may find more than it did.
 	MessagesChanged() <-chan struct{}
 
@@ -359,6 +362,13 @@ type Outbox interface {
 	// out whatever crashes, and returns how many can be sent. A state that is
 	// not settled is Invalid.
 	RedeliverAll(ctx context.Context, r Redelivery, once Once) (wanted int, err error)
+}
+
+// A Backlog is how much is owed to receivers.
+type Backlog struct {
+	Waiting   int // messages, parked ones included
+	Sending   int // messages
+	HostsOpen int // hosts, each counted for every tenant, whose breakers are open
 }
 
 // A MessageClaim asks for messages.

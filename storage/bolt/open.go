@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -185,15 +186,19 @@ func (s *Store) readActive(tx *bbolt.Tx) error {
 	if err != nil {
 		return err
 	}
-	if err := s.readHosts(tx); err != nil {
+	if s.stale, err = s.readHosts(tx); err != nil {
 		return err
 	}
 	s.lastMessage = lastMessage(tx)
+	var last laneKey
 	c := bucketOutbox.in(tx).Cursor()
-	for k, _ := c.First(); k != nil; {
+	for k, _ := c.First(); k != nil; k, _ = c.Next() {
+		if s.lanes.waiting++; s.lanes.waiting > 1 && bytes.HasPrefix(k, last[:]) {
+			continue
+		}
 		lane, due, _ := splitOutboxKey(k)
 		s.lanes.sleep(lane, due)
-		k, _ = c.Seek(append(lane[:], 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff)) // the next lane
+		last = lane
 	}
 	return nil
 }
@@ -222,6 +227,9 @@ func (s *Store) resume() error {
 			}
 			return nil
 		})
+	}
+	if err == nil {
+		err, s.stale = s.forgetHosts(s.stale), nil
 	}
 	if err != nil {
 		return fmt.Errorf("resume: %w", err)

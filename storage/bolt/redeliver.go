@@ -48,7 +48,7 @@ func (t *txn) redeliver(s *Store, m batch.Message, manual bool) (batch.Message, 
 		return m, t.putMessage(m)
 	}
 	if from == batch.MessageWaiting {
-		err = t.leave(m)
+		err = t.leave(s, m)
 	} else {
 		err = t.reopen(m)
 	}

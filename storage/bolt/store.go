@@ -81,6 +81,8 @@ type Store struct {
 	reserved map[string]struct{}     // Idempotency-Keys of requests that are being received
 	uploads  map[partUpload]struct{} // of parts
 
+	stale [][]byte // hosts found at the start that are to be forgotten
+
 	tidied      chan struct{} // closed when the tidying is done
 	endsReady   chan struct{}
 	ordersReady chan struct{}

@@ -11,11 +11,22 @@ import (
 // in every state, as a client sees them; then the store looks at itself.
 func (s *fixture) audit() {
 	s.t.Helper()
+	waiting, sending := 0, 0
 	for _, g := range s.made.all() {
 		b := s.batch(g)
 		rs := s.auditResults(g, b)
 		s.auditMessages(g, b, rs)
+		for _, m := range s.messagesOf(g) {
+			switch {
+			case m.State == batch.MessageSending:
+				sending++
+			case !m.State.Settled():
+				waiting++
+			}
+		}
 	}
+	owed := s.Backlog()
+	s.same("messages that wait and that are sent", []int{owed.Waiting, owed.Sending}, []int{waiting, sending})
 	if err := s.Check(s.ctx); err != nil {
 		s.t.Fatalf("check: %v", err)
 	}

@@ -48,6 +48,18 @@ var healing = cases{
 		}
 		s.same("messages", s.messagesOf(g), before)
 	}},
+	{"how many are closed is told, also after a restart, until long after the last news", func(s *fixture) {
+		g := s.create(mine(6))
+		s.complete()
+		s.breaks(g, batch.HostUnreachable)
+		s.same("closed", s.Backlog().HostsOpen, 1)
+		s.restart()
+		s.same("closed", s.Backlog().HostsOpen, 1)
+		s.pass(time.Now().Add(31 * 24 * time.Hour))
+		s.restart()
+		s.same("closed", s.Backlog().HostsOpen, 0)
+		s.same("hosts", len(s.hosts(g.Tenant)), 0)
+	}},
 	{"a host that cannot be reached is so for every tenant", func(s *fixture) {
 		g, foreign := s.create(mine(6)), s.create(called(1, 1))
 		other := mine(1)

@@ -32,6 +32,16 @@ var redelivering = cases{
 		s.same("listed as given up", len(s.messages(batch.MessageQuery{State: batch.MessageExhausted}))+len(s.messages(batch.MessageQuery{State: batch.MessageBlocked})), 0)
 		s.same("ledger", s.batch(g).Messages, batch.Ledger{Round: 4, Delivered: 5})
 	}},
+	{"of a message that is sent again and again the last attempts are kept", func(s *fixture) {
+		g := s.create(called(1, 1))
+		s.complete()
+		s.deliver(g)
+		for range batch.MostAttempts + 5 {
+			s.attempted(ended(s.redeliver(s.terminal(g)), batch.MessageDelivered))
+		}
+		m, kept := s.message(s.terminal(g))
+		s.same("attempts", []int{m.Made, len(kept), kept[0].Number}, []int{batch.MostAttempts + 6, batch.MostAttempts, 7})
+	}},
 	{"the ledger counts it as owed meanwhile, and the end does not wait for it", func(s *fixture) {
 		g := s.create(called(2, 1))
 		s.complete()
