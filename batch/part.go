@@ -242,8 +242,9 @@ func (b *Batch) Seal(l Layout, now time.Time) error {
 	if b.Status != Open {
 		return b.notOpen()
 	}
-	b.Parts, b.Accepted, b.Touched = l, now, time.Time{}
+	b.Parts, b.Touched = l, time.Time{}
 	b.Status = Queued
+	b.Accept(b.Options, now)
 	b.Version++
 	return nil
 }

@@ -18,7 +18,8 @@ const (
 	fieldBytes = 2 * optionBytes // of all fields of a form, names included
 	headBytes  = 16 << 10        // of what stands between two parts, the second one's header above all
 
-	mostBoundary = 70 // bytes, as RFC 2046 has it
+	mostParts    = 100 // far more than there are options
+	mostBoundary = 70  // bytes, as RFC 2046 has it
 )
 
 // A form reads multipart/form-data: the options are its fields, the items are
@@ -68,8 +69,11 @@ func (f *form) part(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, f.failed()
 	}
+	if f.count++; f.count > mostParts {
+		return false, batch.Refuse(batch.TooLarge, "too_many_fields", "a form has at most %d parts", mostParts)
+	}
 	f.allow(math.MaxInt64 / 2)
-	switch p.Header.Get("Content-Transfer-Encoding") {
+	switch strings.ToLower(p.Header.Get("Content-Transfer-Encoding")) {
 	case "", "binary", "8bit", "7bit":
 	default:
 		return false, batch.Refuse(batch.Unsupported, "unsupported_coding", "a part of a form has no Content-Transfer-Encoding")
@@ -89,11 +93,6 @@ func (f *form) part(ctx context.Context) (more bool, err error) {
 		var value string
 		value, err = f.value(p)
 		f.fields.Add(name, value)
-	}
-	// So many cannot all be options: there are problems to report.
-	if f.count++; err == nil && f.count > batch.MaxProblems {
-		f.s.setTexts(f.fields)
-		err = f.s.problems.err()
 	}
 	return true, err
 }

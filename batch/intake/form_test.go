@@ -123,6 +123,15 @@ func TestFormsAreAccepted(t *testing.T) {
 	})
 }
 
+// pairs returns as many fields of metadata.
+func pairs(n int) []string {
+	var fields []string
+	for _, i := range numbers(n) {
+		fields = append(fields, field("metadata."+i, i))
+	}
+	return fields
+}
+
 func TestFormsAreRefused(t *testing.T) {
 	lines := file("a.ndjson", "", "1\n2\n")
 	many := strings.Repeat(field("colour", "red"), 1000)
@@ -149,7 +158,9 @@ func TestFormsAreRefused(t *testing.T) {
 		{"id_field twice", asForm, formOf(field("id_field", ""), lines, field("id_field", "/id")), batch.Malformed, "repeated_option", "id_field"},
 		{"a bad id_field before the file", asForm, formOf(field("id_field", "id"), lines), batch.Invalid, "bad_pointer", ""},
 		{"a field not UTF-8", asForm, formOf(lines, field("priority", "\xff")), batch.Malformed, "invalid_utf8", ""},
-		{"many fields", asForm, formOf(many), batch.Malformed, "repeated_option", ""},
+		{"many fields", asForm, formOf(many), batch.TooLarge, "too_many_fields", "100"},
+		{"many pairs of metadata", asForm, formOf(pairs(40)...), batch.Invalid, "", "2 problems"},
+		{"more pairs than parts", asForm, formOf(pairs(101)...), batch.TooLarge, "too_many_fields", "100"},
 		{"fields too large", asForm, formOf(field("processor", strings.Repeat("x", 200<<10)), field("priority", strings.Repeat("x", 100<<10))), batch.TooLarge, "option_too_large", ""},
 		{"a part without a name", asForm, formOf("--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n"), batch.Malformed, "invalid_form", "name"},
 		{"a part that is no form data", asForm, formOf("--b\r\nContent-Disposition: attachment; name=\"file\"\r\n\r\nx\r\n"), batch.Malformed, "invalid_form", "name"},

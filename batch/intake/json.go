@@ -8,6 +8,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -32,8 +33,7 @@ type document struct {
 // readJSON reads an object of options with the items among them.
 func readJSON(ctx context.Context, s *submission, in *bufio.Reader) error {
 	d := &document{s: s, win: window{in: in}}
-	d.dec = jsontext.NewDecoder(&d.win)
-	if err := d.object(ctx); err != nil {
+	if err := d.read(ctx); err != nil {
 		return err
 	}
 	if !d.items {
@@ -55,9 +55,21 @@ func (s *submission) readOptions(ctx context.Context, r Request, body io.Reader)
 	s.refuseQuery(r.Query, "the body carries the options")
 	return s.readText(ctx, body, format{read: func(ctx context.Context, s *submission, in *bufio.Reader) error {
 		d := &document{s: s, win: window{in: in}, bare: true}
-		d.dec = jsontext.NewDecoder(&d.win)
-		return d.object(ctx)
+		return d.read(ctx)
 	}})
+}
+
+// decoders are kept between submissions.
+var decoders = sync.Pool{New: func() any { return new(jsontext.Decoder) }}
+
+func (d *document) read(ctx context.Context) error {
+	d.dec = decoders.Get().(*jsontext.Decoder)
+	d.dec.Reset(&d.win)
+	defer func() {
+		d.dec.Reset(strings.NewReader("")) // it holds nothing of the submission
+		decoders.Put(d.dec)
+	}()
+	return d.object(ctx)
 }
 
 // object reads the whole body.

@@ -1,6 +1,7 @@
 package intake_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -228,4 +229,20 @@ func BenchmarkJSON(b *testing.B) {
 
 func BenchmarkJSONSpooled(b *testing.B) {
 	bench(b, asJSON, `{"items":`+benchArray(100_000)+`,"id_field":"/order_id"}`, nil)
+}
+
+func BenchmarkOneLineZstd(b *testing.B) { benchCoded(b, "zstd", zst(b, benchLines(1))) }
+func BenchmarkNDJSONZstd(b *testing.B)  { benchCoded(b, "zstd", zst(b, benchLines(100_000))) }
+func BenchmarkOneLineGzip(b *testing.B) { benchCoded(b, "gzip", zip(b, benchLines(1))) }
+func BenchmarkNDJSONGzip(b *testing.B)  { benchCoded(b, "gzip", zip(b, benchLines(100_000))) }
+
+func benchCoded(b *testing.B, coding string, body []byte) {
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		r := intake.Request{ContentType: asNDJSON, ContentEncoding: coding, Body: bytes.NewReader(body), Length: int64(len(body))}
+		if _, err := intake.Read(b.Context(), r, &sink{}, withProcessor); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

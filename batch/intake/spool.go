@@ -64,7 +64,11 @@ func (s *spool) each(f func(raw []byte, line int, valid bool) error) error {
 		}
 		stored = s.file
 	}
-	r := bufio.NewReaderSize(io.MultiReader(stored, bytes.NewReader(s.memory)), readBuffer)
+	buffer := readBuffer
+	if s.file == nil {
+		buffer = min(buffer, len(s.memory))
+	}
+	r := bufio.NewReaderSize(io.MultiReader(stored, bytes.NewReader(s.memory)), buffer)
 	var raw []byte
 	for {
 		mark, err := binary.ReadUvarint(r)

@@ -40,7 +40,7 @@ type submission struct {
 }
 
 func newSubmission(stage batch.Sink, o Options) *submission {
-	s := &submission{word: "batch", limits: o, options: o.Defaults, judge: newJudge(), blocks: cutter{stage: stage}}
+	s := &submission{word: "batch", limits: o, options: o.Defaults, judge: judges.Get().(*judge), blocks: cutter{stage: stage}}
 	s.options.Metadata = maps.Clone(o.Defaults.Metadata)
 	return s
 }
@@ -267,6 +267,7 @@ func (s *submission) part() Part {
 }
 
 func (s *submission) close() {
+	s.judge.release()
 	if s.waiting != nil {
 		s.waiting.close()
 	}

@@ -27,8 +27,8 @@ func (g *stage) Create(ctx context.Context, spec batch.Spec, once batch.Once) (b
 	}
 	spec.ID, spec.Tenant, spec.Items, spec.Blocks, spec.Bytes = g.key.Batch, g.key.Tenant, g.items, g.blocks, g.size
 	spec.Created = spec.Created.Truncate(time.Millisecond)
-	spec.Accepted = spec.Created
 	b := batch.Batch{Spec: spec, Progress: batch.Progress{Status: batch.Queued, Round: 1, Open: g.blocks, Version: 1}}
+	b.Accept(spec.Options, spec.Created)
 	err := acknowledge(func() error {
 		return g.s.do(g.s.small, g.weight, func(t *txn) error {
 			if err := t.begin(&b, once); err != nil {
@@ -43,6 +43,7 @@ func (g *stage) Create(ctx context.Context, spec batch.Spec, once batch.Once) (b
 	}
 	g.over = true
 	hint(g.s.changed)
+	b.WaitingOn = b.Gate(spec.Options).WaitingOn(time.Now())
 	return b, nil
 }
 

@@ -178,9 +178,6 @@ func (s *Store) readActive(tx *bbolt.Tx) error {
 			return nil
 		}
 		s.adopt(&b.Spec, b.Progress)
-		if b.Status == batch.Canceling {
-			s.queueEnd(tenant, id)
-		}
 		return nil
 	})
 	if err != nil {

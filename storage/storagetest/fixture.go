@@ -225,7 +225,6 @@ func (m sample) given() *given {
 		ID: m.ID, Tenant: m.Tenant, Options: m.Options.WithDefaults(), BaseURL: m.BaseURL,
 		Items: max(1, m.Items), Created: now(),
 	}}
-	g.Accepted = g.Created
 	for i := range g.Items {
 		it := m.Item(i)
 		g.items = append(g.items, it)

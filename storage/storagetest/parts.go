@@ -94,7 +94,7 @@ func (g *given) sealed(b batch.Batch) error {
 	if b.Accepted.Before(g.Created) || b.Accepted.After(time.Now()) || !b.Touched.IsZero() {
 		return fmt.Errorf("the batch was accepted at %v, touched at %v", b.Accepted, b.Touched)
 	}
-	g.Parts, g.Accepted = b.Parts, b.Accepted
+	g.Parts = b.Parts
 	return nil
 }
 

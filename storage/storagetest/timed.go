@@ -21,6 +21,7 @@ func RunTimed(t *testing.T, open Opener, in func(t *testing.T, f func(t *testing
 		{"progress", telling},
 		{"left alone", leftAlone},
 		{"forget", forgetting},
+		{"due", timing},
 	}
 	for _, f := range families {
 		for _, c := range f.cases {
