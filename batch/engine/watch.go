@@ -166,6 +166,11 @@ func (e *Engine) gatherCharges() (g group) {
 	return g
 }
 
+// charging reports whether a charge of the block waits.
+func (e *Engine) charging(b *block) bool {
+	return len(e.charges) > 0 && slices.ContainsFunc(e.charges, func(c *charge) bool { return c.block == b })
+}
+
 // answer tells those who wait for the charges of a group what became of them.
 func (g *group) answer(lost []int) {
 	for i, c := range g.charges {
