@@ -143,7 +143,7 @@ func (m *model) claim(rt *rapid.T) {
 		}
 		m.same("claimed items", indexes(w), b.due(n))
 		for _, it := range w.Items {
-			m.same("attempts", it.Attempts, b.items[it.Index].attempts)
+			m.same("attempts and deaths", []int{it.Attempts, it.Deaths}, []int{b.items[it.Index].attempts, b.items[it.Index].deaths})
 		}
 		m.held = append(m.held, w)
 		b.claimed = true
@@ -201,15 +201,17 @@ func (m *model) report(rt *rapid.T, w batch.Work) (r batch.Report, sound bool) {
 			continue
 		}
 		made := b.items[it.Index].attempts + 1
-		switch rapid.SampledFrom([]string{"result", "result", "result", "again", "later", ""}).Draw(rt, "outcome") {
+		switch rapid.SampledFrom([]string{"result", "result", "result", "again", "later", "death", ""}).Draw(rt, "outcome") {
 		case "result":
 			res := outcome(it.Index, it.ID)
 			res.Attempts = made
 			r.Results = append(r.Results, res)
 		case "again":
-			r.Again = append(r.Again, batch.Again{Index: it.Index, Attempts: made, Due: now()})
+			r.Again = append(r.Again, batch.Again{Index: it.Index, Attempts: made, Deaths: b.items[it.Index].deaths, Due: now()})
 		case "later":
 			r.Again = append(r.Again, batch.Again{Index: it.Index, Attempts: made, Due: now().Add(time.Hour)})
+		case "death":
+			r.Again = append(r.Again, batch.Again{Index: it.Index, Attempts: made, Deaths: min(b.items[it.Index].deaths+1, 15), Due: now()})
 		}
 	}
 	number := b.Ordinal(w.Lease.Block)
@@ -239,7 +241,7 @@ func (m *model) apply(b *modelBatch, w batch.Work, r batch.Report) {
 		b.items[res.Index] = modelItem{result: &res, attempts: res.Attempts}
 	}
 	for _, a := range r.Again {
-		b.items[a.Index] = modelItem{attempts: a.Attempts, later: a.Due.After(time.Now())}
+		b.items[a.Index] = modelItem{attempts: a.Attempts, deaths: a.Deaths, later: a.Due.After(time.Now())}
 	}
 	b.strain()
 	if r.Release {

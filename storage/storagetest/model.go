@@ -71,6 +71,7 @@ type modelBatch struct {
 type modelItem struct {
 	result   *batch.Result
 	attempts int
+	deaths   int
 	later    bool // not due within the test
 }
 
