@@ -58,6 +58,9 @@ func (c *client) run(ctx context.Context) {
 // submit sends the batch. An error says that no complete answer arrived, or
 // that the server cannot take it now.
 func (c *client) submit(ctx context.Context, s *submission) error {
+	if s.parts > 0 {
+		return c.submitParts(ctx, s)
+	}
 	ans, err := c.send(ctx, s)
 	if errors.Is(err, syscall.ECONNREFUSED) && !s.keyed { // with a key the transport may have sent it before
 		c.trial.ledger.unsent(s)

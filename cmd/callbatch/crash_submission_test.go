@@ -25,6 +25,7 @@ type submission struct {
 	mode      string // of the callback; empty is "results"
 	progress  bool   // is to be told as well
 	headers   bool   // extra ones
+	parts     int    // it is sent in; 0: as a whole
 	keyed     bool   // it bears an Idempotency-Key, and is sent until it is answered
 
 	mu        sync.Mutex
@@ -53,6 +54,9 @@ func newSubmission(rnd *rand.Rand, l load) *submission {
 	}
 	if rnd.IntN(3) == 0 {
 		s.processor = "sum"
+	}
+	if s.items >= 10 && rnd.IntN(3) == 0 {
+		s.parts = 3
 	}
 	switch rnd.IntN(12) {
 	case 0:
