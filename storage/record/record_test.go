@@ -86,7 +86,8 @@ func TestRecordsComeBackAsTheyWere(t *testing.T) {
 			s := batch.BlockState{Round: small.Draw(t, "round"), Closed: rapid.Bool().Draw(t, "closed")}
 			for range rapid.IntRange(0, batch.BlockItems).Draw(t, "items") {
 				s.Items = append(s.Items, batch.ItemState{
-					Status: batch.ItemStatus(rapid.IntRange(0, 5).Draw(t, "status")), Attempts: rapid.IntRange(0, 2).Draw(t, "attempts"), Due: millis(t),
+					Status: batch.ItemStatus(rapid.IntRange(0, 5).Draw(t, "status")), Attempts: rapid.IntRange(0, 2).Draw(t, "attempts"),
+					Deaths: rapid.IntRange(0, 15).Draw(t, "deaths"), Due: millis(t),
 				})
 			}
 			got, err := DecodeState(open(t, KindState, EncodeState(key, s)))
