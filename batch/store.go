@@ -311,6 +311,8 @@ type Work struct {
 	Spec  *Spec // shared and not to be changed; another when its owner amends it
 	Round int
 	Items []WorkItem
+
+	Expires time.Time // from when on nothing of it is to be started; zero: never
 }
 
 // A WorkItem is an item to be worked on.
@@ -352,9 +354,15 @@ type Holding struct {
 
 // Renewed answers a Renew.
 type Renewed struct {
-	Lost    []Lease // another's by now: drop the work
-	Stop    []ID    // start nothing more of these batches and release their blocks
-	Amended []*Spec // of another edition than what is held; shared and not to be changed
+	Lost    []Lease   // another's by now: drop the work
+	Stop    []ID      // start nothing more of these batches and release their blocks
+	Amended []Amended // of another edition than what is held
+}
+
+// Amended is what holds for a batch since its owner changed it.
+type Amended struct {
+	Spec    *Spec     // shared and not to be changed
+	Expires time.Time // as in Work
 }
 
 // Outbox is how messages reach their receivers. What keeps one dead or slow

@@ -242,7 +242,7 @@ var amending = cases{
 		s.same("asked for", []any{b.Options.Priority, b.Options.Concurrency, b.Edition}, []any{high, three, 1})
 		s.same("what is in hand", *w.Spec, was)
 		h := batch.Holding{Tenant: g.Tenant, Batch: g.ID, Leases: []batch.Lease{w.Lease}}
-		s.same("amended", s.renew(h).Amended, []*batch.Spec{&g.Spec})
+		s.same("amended", s.renew(h).Amended, []batch.Amended{{Spec: &g.Spec}})
 		h.Edition = 1
 		s.same("amended", s.renew(h), batch.Renewed{})
 		s.same("claimed", *s.claim().Spec, g.Spec)
