@@ -321,7 +321,7 @@ type WorkItem struct {
 	ID       string // the client's own; empty means the index as text
 	Raw      []byte
 	Attempts int // counted so far
-	Deaths   int // how many of them ended in the death of a worker
+	Deaths   int // of workers at it, or of the process
 }
 
 // A Report says what became of claimed items. A claim may be reported on
@@ -492,6 +492,10 @@ type Keeper interface {
 	// Check walks every record and every invariant, and returns what is
 	// wrong; nil if the store is sound.
 	Check(ctx context.Context) error
+
+	// Crashed reports whether the store was not closed the last time: its
+	// process died. Then an item may have been what it died of.
+	Crashed() bool
 
 	// Failed is closed when the store cannot know its state any more.
 	Failed() <-chan struct{}

@@ -208,6 +208,7 @@ func (l *lane) finish(r *run) bool {
 	b := r.block
 	l.e.unrecorded += r.settle()
 	l.e.note(b, now)
+	l.e.leave(r)
 	l.line(b.job)
 	ok, wait := l.grant(r, now)
 	if !ok {

@@ -26,6 +26,7 @@ type memory struct {
 	onAttempted func([]batch.AttemptOutcome) error
 	onClaim     func(batch.MessageClaim)
 	terms       batch.Terms
+	crashed     bool
 	silent      bool // it gives no hint that messages have changed, but for new ones
 
 	// Called with the store not locked.
@@ -465,8 +466,10 @@ func (m *memory) Secrets(_ context.Context, _ batch.TenantID, fresh batch.Secret
 
 func (m *memory) Changed() <-chan struct{}         { return m.changed }
 func (m *memory) MessagesChanged() <-chan struct{} { return m.messagesChanged }
-func (m *memory) Failed() <-chan struct{}          { return m.failed }
-func (m *memory) Err() error                       { m.mu.Lock(); defer m.mu.Unlock(); return m.err }
+func (m *memory) Crashed() bool                    { return m.crashed }
+
+func (m *memory) Failed() <-chan struct{} { return m.failed }
+func (m *memory) Err() error              { m.mu.Lock(); defer m.mu.Unlock(); return m.err }
 
 // cancel begins the end of a batch.
 func (m *memory) cancel(id batch.ID) {

@@ -458,7 +458,7 @@ func (c *checker) vault() {
 	c.sealed(bucketSecrets, record.KindSecrets)
 	_, err := readLinkKey(c.tx)
 	c.report(err)
-	for _, name := range [][]byte{metaVersion, metaStarts} {
+	for _, name := range [][]byte{metaVersion, metaStarts, metaClosed} {
 		_, err := getMeta(c.tx, name)
 		c.report(err)
 	}
