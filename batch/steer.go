@@ -26,11 +26,7 @@ func (p *Progress) Cancel() (changed bool, err error) {
 	case p.Status == Canceling || p.Status == Canceled:
 		return false, nil
 	case p.ending() || !p.Status.CanBecome(Canceling):
-<<<<<<< HEAD
-		return false, p.wrongState("only a batch that is queued, running or paused can be canceled")
-=======
 		return false, p.wrongState("only a batch that is sealed and has not ended can be canceled")
->>>>>>> parts
 	}
 	p.Status = Canceling
 	p.Version++
