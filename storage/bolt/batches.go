@@ -13,11 +13,16 @@ type entry struct {
 	p    batch.Progress
 	key  []byte
 	mark bool // is to be written
+	gone bool // was removed
 }
 
-// batch returns the entry of a batch, or errNoBatch.
+// batch returns the entry of a batch. One that is not there is NotFound, or
+// Gone if it was.
 func (t *txn) batch(tenant batch.TenantID, id batch.ID) (*entry, error) {
 	if e := t.progress[queued{tenant, id}]; e != nil {
+		if e.gone {
+			return nil, errGone
+		}
 		return e, nil
 	}
 	k := tenantKey(tenant, id)
@@ -77,6 +82,9 @@ func (t *txn) change(e *entry) {
 func (t *txn) flush() error {
 	b := bucketProgress.in(t.Tx)
 	for _, e := range t.dirty {
+		if e.gone {
+			continue
+		}
 		if err := b.Put(e.key, record.EncodeProgress(e.key, e.p)); err != nil {
 			return err
 		}
@@ -87,8 +95,12 @@ func (t *txn) flush() error {
 func readProgress(tx *bbolt.Tx, key []byte) (batch.Progress, error) {
 	v := bucketProgress.in(tx).Get(key)
 	if v == nil {
-		return batch.Progress{}, errNoBatch
+		return batch.Progress{}, absent(tx, key)
 	}
+	return decodeProgress(key, v)
+}
+
+func decodeProgress(key, v []byte) (batch.Progress, error) {
 	p, err := record.Open(record.KindProgress, key, v)
 	if err != nil {
 		return batch.Progress{}, err

@@ -33,6 +33,9 @@ func open(path string, o Options) (*Store, error) {
 	go s.commitLoop()
 	go s.endLoop()
 	go s.orderLoop()
+	s.loops.Go(s.roundLoop)
+	s.loops.Go(s.removeLoop)
+	s.loops.Go(s.retainLoop)
 	if err := s.resume(); err != nil {
 		s.Close()
 		return nil, err
@@ -175,6 +178,8 @@ func (s *Store) readActive(tx *bbolt.Tx) error {
 		s.adopt(&b.Spec, b.Progress)
 		if b.Status == batch.Canceling {
 			s.queueEnd(tenant, id)
+		} else if b.ToLayOut() > 0 {
+			s.queueRound(queued{tenant, id})
 		}
 		return nil
 	})
@@ -184,7 +189,9 @@ func (s *Store) readActive(tx *bbolt.Tx) error {
 	if err := s.readHosts(tx); err != nil {
 		return err
 	}
-	s.lastMessage = lastMessage(tx)
+	if s.lastMessage, err = lastMessage(tx); err != nil {
+		return err
+	}
 	c := bucketOutbox.in(tx).Cursor()
 	for k, _ := c.First(); k != nil; {
 		lane, due, _ := splitOutboxKey(k)

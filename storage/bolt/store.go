@@ -22,7 +22,7 @@ import (
 
 // Options say how a store works. The zero value is right for a server.
 type Options struct {
-	Terms  batch.Terms  // of messages; Links.Key is the store's own
+	Terms  batch.Terms  // of batches and messages; Links.Key is the store's own
 	Logger *slog.Logger // default: discards
 
 	// MmapBytes is the address space set aside for the file. A file that
@@ -76,11 +76,16 @@ type Store struct {
 	crowded map[batch.ID]int         // batches passed by for having so many blocks out
 	ends    []queued
 
+	rounds []queued // to be laid out
+
 	endsReady   chan struct{}
+	roundsReady chan struct{}
+	doomedReady chan struct{}
 	ordersReady chan struct{}
 	ordersEnded chan struct{}
 	stop        chan struct{}
 	ended       chan struct{}
+	loops       sync.WaitGroup // of roundLoop, removeLoop and retainLoop
 }
 
 var _ batch.Store = (*Store)(nil)
@@ -108,7 +113,7 @@ func newStore(db *bbolt.DB, o Options) *Store {
 		changed: make(chan struct{}, 1), messagesChanged: make(chan struct{}, 1),
 		live: map[batch.ID]*live{}, batches: map[string]*rota[batch.ID]{}, lanes: newLanes(),
 		flights: map[batch.MessageID]flight{}, posted: make(chan struct{}), crowded: map[batch.ID]int{}, recent: map[batch.ID]*batch.Spec{},
-		endsReady: make(chan struct{}, 1), ordersReady: make(chan struct{}, 1), ordersEnded: make(chan struct{}), stop: make(chan struct{}), ended: make(chan struct{}),
+		endsReady: make(chan struct{}, 1), roundsReady: make(chan struct{}, 1), doomedReady: make(chan struct{}, 1), ordersReady: make(chan struct{}, 1), ordersEnded: make(chan struct{}), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
 }
 
@@ -134,6 +139,7 @@ func (s *Store) Close() error {
 	<-s.committed
 	<-s.ended
 	<-s.ordersEnded
+	s.loops.Wait()
 	if kept := s.before; kept != nil { // a commit failed
 		s.show(nil)
 		kept.leave()

@@ -24,6 +24,8 @@ const (
 	KindMeta
 	KindHealth
 	KindRedelivery
+	KindRound
+	KindTombstone
 )
 
 const sumBytes = 4
