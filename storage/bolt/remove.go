@@ -48,10 +48,11 @@ func (t *txn) remove(s *Store, e *entry) error {
 			return errBroken{err}
 		}
 	}
-	if err := bucketGone.in(t.Tx).Put(e.key, record.EncodeTombstone(e.key, t.now)); err != nil {
+	deleted := millisTime(dueMillis(t.now)) // the record and the key say the same
+	if err := bucketGone.in(t.Tx).Put(e.key, record.EncodeTombstone(e.key, deleted)); err != nil {
 		return errBroken{err}
 	}
-	for name, key := range map[table][]byte{bucketDoomed: e.key, bucketGoneBy: goneKey(e.key, t.now)} {
+	for name, key := range map[table][]byte{bucketDoomed: e.key, bucketGoneBy: goneKey(e.key, deleted)} {
 		if err := name.in(t.Tx).Put(key, []byte{1}); err != nil {
 			return errBroken{err}
 		}

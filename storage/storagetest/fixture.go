@@ -62,7 +62,12 @@ type given struct {
 	batch.Spec
 	items []batch.Item
 	first []int // index of each block's first item
+	again int   // how often it was retried
+	gone  bool  // it was deleted
 }
+
+// round is the one that g is in.
+func (g *given) round() int { return g.again + 1 }
 
 func newFixture(t reporter, p Place) *fixture {
 	s := &fixture{t: t, ctx: context.Background(), place: p, terms: batch.Terms{Hold: hold}, made: &register{}, patience: patience}
@@ -332,4 +337,22 @@ func (s *fixture) cancel(g *given) batch.Batch {
 		s.t.Fatalf("a canceled batch is %v", b.Status)
 	}
 	return b
+}
+
+// retry opens the next round of g.
+func (s *fixture) retry(g *given, r batch.Retry) batch.Batch {
+	s.t.Helper()
+	r.From = g.round()
+	b, err := s.Retry(s.ctx, g.Tenant, g.ID, r)
+	s.ok(err)
+	g.again++
+	s.same("round", []any{b.Round, b.Status, b.Done.Sum() < g.Items}, []any{g.round(), batch.Queued, true})
+	return b
+}
+
+// remove deletes g.
+func (s *fixture) remove(g *given, force bool) {
+	s.t.Helper()
+	s.ok(s.Delete(s.ctx, g.Tenant, g.ID, force))
+	g.gone = true
 }
