@@ -413,7 +413,7 @@ func (m *model) restart(rt *rapid.T) {
 		m.land(o)
 	}
 	for h, known := range m.health {
-		if !known.Notable() { // that it answered is found out again
+		if !known.Notable() && (h.all || !known.Proven()) { // that it answers all is found out again
 			delete(m.health, h)
 		}
 	}

@@ -62,6 +62,8 @@ func Run(t *testing.T, open Opener) {
 		{"claim", claiming},
 		{"record", recording},
 		{"cancel", canceling},
+		{"retry", retrying},
+		{"remove", removing},
 		{"deliver", delivering},
 		{"budget", budgeting},
 		{"redeliver", redelivering},
