@@ -1,7 +1,6 @@
 package batch
 
 import (
-	"encoding/json"
 	"strconv"
 	"strings"
 	"time"
@@ -120,6 +119,3 @@ type Again struct {
 	Attempts int // made so far
 	Due      time.Time
 }
-
-// raw lets clients' bytes pass through encoding/json untouched.
-type raw = json.RawMessage

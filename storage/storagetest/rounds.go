@@ -116,13 +116,15 @@ var retrying = cases{
 	{"of many blocks only those with something to do are worked on", func(s *fixture) {
 		m := sample{Items: 3000, PerBlock: 1}
 		g := s.create(m)
+		var rs []batch.Report
 		for _, w := range s.claimAll() {
-			r := succeed(w)
-			if i := r.Results[0].Index; i == 0 || i == 1777 || i == 2999 {
-				r = fail(w)
+			if i := w.Items[0].Index; i == 0 || i == 1777 || i == 2999 {
+				rs = append(rs, fail(w))
+			} else {
+				rs = append(rs, succeed(w))
 			}
-			s.record(r)
 		}
+		s.record(rs...)
 		s.retry(g, batch.Retry{})
 		var is []int
 		for _, w := range s.claimThose(3) {
@@ -151,18 +153,18 @@ var retrying = cases{
 	}},
 	{"it goes on after a restart, wherever it was", func(s *fixture) {
 		for _, s.down = range s.endings() {
+			var rs []batch.Report
 			g := s.create(called(1200, 1)) // each fifth fails
-			for _, w := range s.claimAll() {
-				s.record(finish(w))
-			}
+			s.complete()
 			s.retry(g, batch.Retry{})
 			s.restart()
 			ws := s.claimThose(240)
 			s.record(succeed(ws[0]))
 			s.restart()
 			for _, w := range s.claimThose(239) {
-				s.record(succeed(w))
+				rs = append(rs, succeed(w))
 			}
+			s.record(rs...)
 			s.ends(g, batch.Completed, batch.Tally{Succeeded: 1200})
 			s.restart()
 			s.same("status", s.batch(g).Status, batch.Completed)
