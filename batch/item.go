@@ -101,7 +101,7 @@ func EndedResult(index int, id string, p Progress, attempts int) Result {
 	f := Failure{Code: CodeCanceled, Message: "the batch was canceled"}
 	r := Result{Index: index, ID: id, Round: p.Round, Status: ItemCanceled, Attempts: attempts, Finished: p.Finished}
 	switch {
-	case p.Status == Expired:
+	case p.Status == Expired || p.Lapsed:
 		r.Status, f = ItemExpired, Failure{Code: CodeExpired, Message: "the batch expired"}
 	case p.Reason == CodeTooManyFailures:
 		f = Failure{Code: CodeTooManyFailures, Message: "the batch stopped after too many failures"}

@@ -18,6 +18,8 @@ type Retry struct {
 	From    int      // the round that has ended
 	IDs     []string // of items, as clients address them
 	Indexes []int    // of items; one that is named twice runs once
+
+	ExpiresIn *time.Duration // from now on, in place of the batch's own; nil: that counts anew
 }
 
 // Named reports whether the retry is for some items only.
@@ -56,13 +58,20 @@ func (p Progress) Retriable(from int) error {
 	return nil
 }
 
-// Retry opens the next round for the chosen items of a batch of so many
-// blocks, and returns what is to be kept of the one that ended. It looks at no
-// item: blocks are laid out later, some at a time ([Progress.LayOut]), and
-// until then count as open.
-func (p *Progress) Retry(from int, c Choice, blocks int) (Round, error) {
-	if err := p.Retriable(from); err != nil {
-		return Round{}, err
+// Retry opens the next round of a batch for the chosen items, and returns the
+// batch's spec as it is then and what is to be kept of the round that ended. It
+// looks at no item: blocks are laid out later, some at a time
+// ([Progress.LayOut]), and until then count as open.
+func (p *Progress) Retry(s Spec, r Retry, c Choice, now time.Time) (Spec, Round, error) {
+	if err := p.Retriable(r.From); err != nil {
+		return s, Round{}, err
+	}
+	if d := r.ExpiresIn; d != nil && *d != s.Options.ExpiresIn {
+		if ps := (Options{ExpiresIn: *d}).Validate(); len(ps) > 0 {
+			return s, Round{}, &Error{Code: Invalid, Reason: ps[0].Code, Message: ps[0].Detail, Places: ps}
+		}
+		s.Options.ExpiresIn = *d
+		s.Edition++
 	}
 	was := Round{
 		Number: p.Round, Status: p.Status, Reason: p.Reason, Started: p.Started, Finished: p.Finished, Done: p.Done, Next: c.Items,
@@ -74,10 +83,11 @@ func (p *Progress) Retry(from int, c Choice, blocks int) (Round, error) {
 	messages := p.Messages
 	messages.Round, messages.Owed = 0, 0
 	*p = Progress{
-		Status: Queued, Round: p.Round + 1, Done: stays, Open: blocks,
+		Status: Queued, Round: p.Round + 1, Done: stays, Open: s.Blocks, Kept: stays.Failed,
 		Messages: messages, Digest: p.Digest, Version: p.Version + 1,
 	}
-	return was, nil
+	p.Accept(s.Options, now)
+	return s, was, nil
 }
 
 // LayOut counts blocks that were looked at for what the round has to do in

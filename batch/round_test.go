@@ -125,6 +125,7 @@ func TestRetry(t *testing.T) {
 		Status: Canceled, Round: 2, Done: Tally{Succeeded: 4, Failed: 2, Canceled: 1, Expired: 1}, Started: Epoch, Finished: Epoch.Add(time.Hour),
 		Messages: Ledger{Round: 3, Owed: 1, Waiting: 2, Delivered: 5}, Terminal: MessageID{1}, Told: Told{Tenth: 9}, Digest: 77, Version: 9, LaidOut: 3,
 	}
+	now := Epoch.Add(2 * time.Hour)
 	running := ended
 	running.Status = Running
 	last := ended
@@ -145,7 +146,7 @@ func TestRetry(t *testing.T) {
 	} {
 		t.Run("refuses "+name, func(t *testing.T) {
 			p := c.p
-			_, err := p.Retry(c.from, Choice{}, 3)
+			_, _, err := p.Retry(Spec{Blocks: 3}, Retry{From: c.from}, Choice{}, now)
 			if e, ok := err.(*Error); !ok || e.Code != Conflict || e.Reason != c.word || p != c.p {
 				t.Errorf("got %v", err)
 			}
@@ -160,8 +161,14 @@ func TestRetry(t *testing.T) {
 	} {
 		t.Run("opens a round "+name, func(t *testing.T) {
 			p := ended
-			was, err := p.Retry(2, c.choice, 3)
-			want := Progress{Status: Queued, Round: 3, Done: c.stays, Open: 3, Messages: Ledger{Waiting: 2, Delivered: 5}, Digest: 77, Version: 10}
+			s, was, err := p.Retry(Spec{Blocks: 3, Edition: 4}, Retry{From: 2}, c.choice, now)
+			want := Progress{
+				Status: Queued, Round: 3, Done: c.stays, Open: 3, Kept: c.stays.Failed, Accepted: now,
+				Messages: Ledger{Waiting: 2, Delivered: 5}, Digest: 77, Version: 10,
+			}
+			if s.Edition != 4 {
+				t.Error("the spec is another")
+			}
 			if err != nil || p != want {
 				t.Errorf("it stands %+v, %v", p, err)
 			}
@@ -174,6 +181,40 @@ func TestRetry(t *testing.T) {
 			}
 		})
 	}
+	t.Run("its deadline counts anew, by the batch's own or another", func(t *testing.T) {
+		minute, never := time.Minute, time.Duration(-1)
+		for name, c := range map[string]struct {
+			own     time.Duration
+			asked   *time.Duration
+			expires time.Time
+			edition int
+		}{
+			"its own":        {time.Hour, nil, now.Add(time.Hour), 1},
+			"none":           {0, nil, time.Time{}, 1},
+			"another":        {time.Hour, &minute, now.Add(time.Minute), 2},
+			"the same again": {time.Minute, &minute, now.Add(time.Minute), 1},
+		} {
+			p := ended
+			s, _, err := p.Retry(Spec{Edition: 1, Options: Options{ExpiresIn: c.own}}, Retry{From: 2, ExpiresIn: c.asked}, Choice{}, now)
+			if err != nil || !p.Expires.Equal(c.expires) || s.Edition != c.edition {
+				t.Errorf("%s: it expires at %s, edition %d, %v", name, p.Expires, s.Edition, err)
+			}
+		}
+		p := ended
+		if _, _, err := p.Retry(Spec{}, Retry{From: 2, ExpiresIn: &never}, Choice{}, now); CodeOf(err) != Invalid || p != ended {
+			t.Errorf("a deadline in the past gave %v", err)
+		}
+	})
+	t.Run("failures of before do not count against max_failures", func(t *testing.T) {
+		p := ended
+		s, _, err := p.Retry(Spec{Items: 8, Options: Options{MaxFailures: "1"}}, Retry{From: 2}, Choice{Items: []int{6}, Were: Tally{Expired: 1}}, now)
+		if err != nil || p.Done.Failed != 2 || p.Strain(s) {
+			t.Errorf("it stands %+v, %v", p, err)
+		}
+		if p.Done.Failed += 2; !p.Strain(s) {
+			t.Error("two more failures are not too many")
+		}
+	})
 	t.Run("names each item that it cannot be for", func(t *testing.T) {
 		if err := CheckNamed(nil, nil); err != nil {
 			t.Error(err)

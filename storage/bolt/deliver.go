@@ -262,10 +262,13 @@ func (t *txn) settle(s *Store, o batch.AttemptOutcome, attempt []byte) error {
 
 // land brings a message whose attempt has ended to its next place.
 func (t *txn) land(s *Store, m batch.Message) error {
-	if m.State == batch.MessageWaiting {
-		return t.wait(s, m)
+	if m.State != batch.MessageWaiting {
+		return t.settled(s, m)
 	}
-	return t.settled(s, m)
+	if err := t.readdress(s, &m); err != nil {
+		return err
+	}
+	return t.wait(s, m)
 }
 
 // flying returns the attempt under way that a delivery is.

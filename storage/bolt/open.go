@@ -176,9 +176,7 @@ func (s *Store) readActive(tx *bbolt.Tx) error {
 			return err
 		}
 		s.adopt(&b.Spec, b.Progress)
-		if b.Status == batch.Canceling {
-			s.queueEnd(tenant, id)
-		} else if b.ToLayOut() > 0 {
+		if b.ToLayOut() > 0 {
 			s.queueRound(queued{tenant, id})
 		}
 		return nil

@@ -31,15 +31,20 @@ func (s *Store) Retry(ctx context.Context, tenant batch.TenantID, id batch.ID, r
 		if err != nil {
 			return err
 		}
-		spec, err := t.spec(s, e)
+		old, err := t.spec(s, e)
 		if err != nil {
 			return err
 		}
-		was, err := e.p.Retry(r.From, c, spec.Blocks)
+		spec, was, err := e.p.Retry(*old, r, c, t.now.UTC())
 		if err != nil {
 			return err
 		}
 		t.change(e)
+		if spec.Edition != old.Edition {
+			if err := t.amend(s, e, old, &spec); err != nil {
+				return err
+			}
+		}
 		key := roundKey(id, was.Number)
 		if err := bucketRounds.in(t.Tx).Put(key, record.EncodeRound(key, was)); err != nil {
 			return errBroken{err}
@@ -48,7 +53,7 @@ func (s *Store) Retry(ctx context.Context, tenant batch.TenantID, id batch.ID, r
 			return errBroken{err}
 		}
 		t.after(func() {
-			s.adopt(spec, e.p)
+			s.adopt(e.spec, e.p)
 			s.queueRound(b)
 		})
 		return nil
@@ -312,7 +317,7 @@ func (t *txn) layOut(s *Store, b queued, l layout) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if e.p.Round != l.round || e.p.LaidOut != l.from || e.p.Status.Terminal() || e.p.Status == batch.Canceling {
+	if e.p.Round != l.round || e.p.LaidOut != l.from || e.p.Status.Terminal() || e.p.Gate(batch.Options{}).Ending() {
 		return false, nil
 	}
 	spec, err := t.spec(s, e)
@@ -332,7 +337,7 @@ func (t *txn) layOut(s *Store, b queued, l layout) (more bool, err error) {
 	e.p.LayOut(l.to-l.from, l.to-l.from-len(l.states))
 	t.change(e)
 	t.after(func() {
-		if lv := s.live[b.id]; lv != nil && lv.status.Claimable() {
+		if lv := s.live[b.id]; lv != nil {
 			s.rota(lv.processor).wakeUp(b.tenant, b.id)
 			hint(s.changed)
 		}

@@ -32,6 +32,7 @@ var (
 	bucketGone     = table{name: "gone"}                 // tenant, batch → when it was deleted
 	bucketGoneBy   = table{name: "places", mark: 'g'}    // when, tenant, batch → nothing: deleted batches, by their time
 	bucketDoomed   = table{name: "places", mark: 'x'}    // tenant, batch → nothing: deleted batches of which something is left
+	bucketMoves    = table{name: "places", mark: 'm'}    // tenant, batch → message after which to go on: batches whose waiting messages go to another host
 	bucketHosts    = table{name: "hosts"}                // tenant or everybody, host → how it stands
 	bucketOrders   = table{name: "orders"}               // tenant, order → redelivery that is being carried out
 	bucketKeys     = table{name: "keys"}                 // tenant, key → API key

@@ -76,8 +76,9 @@ type Store struct {
 	posted    chan struct{}            // closed when the next message has been made
 	recent    map[batch.ID]*batch.Spec // of batches that ended lately
 	crowded   map[batch.ID]int         // batches passed by for having so many blocks out
-	ends      []queued
-	rounds    []queued // to be laid out
+	ends      []queued                 // batches whose end is to be seen to
+	rounds    []queued                 // batches whose round is to be laid out
+	deadlines *rota[batch.ID]          // of batches that have one to come
 
 	endsReady   chan struct{}
 	roundsReady chan struct{}
@@ -113,7 +114,7 @@ func newStore(db *bbolt.DB, o Options) *Store {
 		committed: make(chan struct{}), sync: syncTx, failed: make(chan struct{}),
 		changed: make(chan struct{}, 1), messagesChanged: make(chan struct{}, 1),
 		live: map[batch.ID]*live{}, batches: map[string]*rota[batch.ID]{}, lanes: newLanes(),
-		flights: map[batch.MessageID]flight{}, hand: map[batch.MessageID][]byte{}, posted: make(chan struct{}), crowded: map[batch.ID]int{}, recent: map[batch.ID]*batch.Spec{},
+		flights: map[batch.MessageID]flight{}, hand: map[batch.MessageID][]byte{}, posted: make(chan struct{}), crowded: map[batch.ID]int{}, recent: map[batch.ID]*batch.Spec{}, deadlines: newRota[batch.ID](),
 		endsReady: make(chan struct{}, 1), roundsReady: make(chan struct{}, 1), doomedReady: make(chan struct{}, 1), ordersReady: make(chan struct{}, 1), ordersEnded: make(chan struct{}), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
 }

@@ -22,6 +22,9 @@ func EncodeProgress(key []byte, p batch.Progress) []byte {
 	b = appendInt(b, p.Round)
 	b = appendTally(b, p.Done)
 	b = appendInt(b, p.Open)
+	b = appendTime(b, p.Accepted)
+	b = appendTime(b, p.Expires)
+	b = append(b, flag(p.Lapsed))
 	b = appendTime(b, p.Started)
 	b = appendTime(b, p.Finished)
 	m := p.Messages
@@ -35,6 +38,7 @@ func EncodeProgress(key []byte, p batch.Progress) []byte {
 	b = binary.BigEndian.AppendUint64(b, p.Digest)
 	b = binary.AppendUvarint(b, p.Version)
 	b = appendInt(b, p.LaidOut)
+	b = appendInt(b, p.Kept)
 	return seal(key, b)
 }
 
@@ -43,12 +47,12 @@ func DecodeProgress(payload []byte) (batch.Progress, error) {
 	r := reader{b: payload}
 	p := batch.Progress{
 		Status: batch.Status(r.byte()), Reason: r.string(), Round: r.int(), Done: r.tally(), Open: r.int(),
-		Started: r.time(), Finished: r.time(),
+		Accepted: r.time(), Expires: r.time(), Lapsed: r.byte() != 0, Started: r.time(), Finished: r.time(),
 	}
 	p.Messages = batch.Ledger{Round: r.int(), Owed: r.int(), Waiting: r.int(), Delivered: r.int(), Exhausted: r.int(), Other: r.int()}
 	p.Terminal = r.id()
 	p.Told = batch.Told{Message: r.id(), Tenth: r.int(), At: r.time()}
-	p.Digest, p.Version, p.LaidOut = r.fixed64(), r.uint(), r.int()
+	p.Digest, p.Version, p.LaidOut, p.Kept = r.fixed64(), r.uint(), r.int(), r.int()
 	return p, r.err()
 }
 

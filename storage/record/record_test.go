@@ -107,7 +107,8 @@ func TestRecordsComeBackAsTheyWere(t *testing.T) {
 			n := func() int { return small.Draw(t, "n") }
 			want := batch.Progress{
 				Status: batch.Status(rapid.IntRange(1, 8).Draw(t, "status")), Reason: text.Draw(t, "reason"), Round: n(),
-				Done: batch.Tally{Succeeded: n(), Failed: n(), Canceled: n(), Expired: n()}, Open: n(), Started: millis(t), Finished: millis(t),
+				Done: batch.Tally{Succeeded: n(), Failed: n(), Canceled: n(), Expired: n()}, Open: n(),
+				Accepted: millis(t), Expires: millis(t), Lapsed: rapid.Bool().Draw(t, "lapsed"), Started: millis(t), Finished: millis(t),
 				Messages: batch.Ledger{Round: n(), Owed: n(), Waiting: n(), Delivered: n(), Exhausted: n(), Other: n()},
 				Terminal: id[batch.MessageID](t), Told: batch.Told{Message: id[batch.MessageID](t), Tenth: n(), At: millis(t)}, Digest: rapid.Uint64().Draw(t, "digest"), Version: rapid.Uint64().Draw(t, "version"),
 			}
