@@ -17,13 +17,20 @@ func (rt route) at(id fmt.Stringer) string {
 	return strings.NewReplacer("{id}", id.String(), "{index}", "0").Replace(rt.path)
 }
 
-// ids returns what the path's id may be in a tenant: one that is there.
+// ids returns what the path's id may be in a tenant: one that is there, and in
+// a state that lets the row answer.
 func (w *world) ids(rt route, tenant batch.TenantID) fmt.Stringer {
-	done := 0
-	if strings.HasSuffix(rt.path, "/output") {
+	done, last := 0, batch.ItemSucceeded
+	switch {
+	case strings.HasSuffix(rt.path, "/retry"):
+		done, last = 1, batch.ItemFailed
+	case strings.HasSuffix(rt.path, "/output"), rt.method == "DELETE":
 		done = 1
 	}
-	b := w.store.put(tenant, 1, done)
+	b := w.store.put(tenant, 1, 0)
+	if done == 1 {
+		w.store.change(b, func(b *fakeBatch) { b.finish(0, last, `{"total":6}`) })
+	}
 	if strings.HasPrefix(rt.path, "/v1/messages/") {
 		return w.store.putMessage(tenant, b)
 	}
@@ -34,6 +41,7 @@ func (w *world) ids(rt route, tenant batch.TenantID) fmt.Stringer {
 // keys of two tenants, for what is their own, the other's, and nobody's.
 func TestTenancy(t *testing.T) {
 	w := newWorld(t)
+	bodies := map[string]string{"PATCH": `{"priority":"low"}`, "POST": `{"from_round":1}`}
 	for _, rt := range routes() {
 		if !strings.Contains(rt.path, "{id}") {
 			continue
@@ -43,7 +51,7 @@ func TestTenancy(t *testing.T) {
 				as := func(id fmt.Stringer, requestID string) reply {
 					body, kind := "", ""
 					if rt.body {
-						body, kind = `{"priority":"low"}`, "application/json"
+						body, kind = bodies[rt.method], "application/json"
 					}
 					return w.do(rt.method, rt.at(id), w.keys[mine][access.Admin], body, "X-Request-Id", requestID, "Content-Type", kind)
 				}
@@ -69,7 +77,7 @@ func TestTenancy(t *testing.T) {
 				if f, u := fmt.Sprint(foreign.header), fmt.Sprint(unknown.header); f != u {
 					t.Errorf("another's:\n%s\nnobody's:\n%s", f, u)
 				}
-				if id, ok := foreignID.(batch.ID); ok && (w.store.batches[id].Status != was || w.store.batches[id].Edition > 0) {
+				if id, ok := foreignID.(batch.ID); ok && (w.store.batches[id].Status != was || w.store.batches[id].Edition > 0 || w.store.batches[id].deleted) {
 					t.Error("the other's batch is another now")
 				}
 				if id, ok := foreignID.(batch.MessageID); ok && w.store.messages[id].Manual {

@@ -153,6 +153,55 @@ func (c *Client) Cancel(ctx context.Context, id string) (b Batch, err error) {
 	return b, err
 }
 
+// RetryOptions say what the next round of a batch is for: without IDs and
+// Indexes for all that did not succeed.
+type RetryOptions struct {
+	FromRound int            // the round that has ended
+	IDs       []string       // of items
+	Indexes   []int          // of items
+	ExpiresIn *time.Duration // its deadline, from now; 0: none; nil: the batch's own, anew
+}
+
+// Retry opens the next round of a batch that has ended and returns the batch
+// as it is now.
+func (c *Client) Retry(ctx context.Context, id string, o RetryOptions) (b Batch, err error) {
+	in := struct {
+		FromRound int      `json:"from_round"`
+		IDs       []string `json:"ids,omitempty"`
+		Indexes   []int    `json:"indexes,omitempty"`
+		ExpiresIn string   `json:"expires_in,omitempty"`
+	}{FromRound: o.FromRound, IDs: o.IDs, Indexes: o.Indexes}
+	if o.ExpiresIn != nil {
+		in.ExpiresIn = o.ExpiresIn.String()
+	}
+	err = c.post(ctx, "/v1/batches/"+url.PathEscape(id)+"/retry", in, &b)
+	return b, err
+}
+
+// Delete takes a batch away that has ended. Force gives up the messages that
+// are owed.
+func (c *Client) Delete(ctx context.Context, id string, force bool) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errSlow)
+	defer cancel()
+	q := url.Values{}
+	if force {
+		q.Set("force", "true")
+	}
+	req, err := c.request(ctx, http.MethodDelete, "/v1/batches/"+url.PathEscape(id), q, nil)
+	if err != nil {
+		return err
+	}
+	res, err := c.send(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusNoContent {
+		return c.stranger(res)
+	}
+	return nil
+}
+
 // ListOptions select a page of a list.
 type ListOptions struct {
 	Status string // only what has it; empty: any
