@@ -30,7 +30,10 @@ func (s *Store) retainLoop() {
 		case <-time.After(pause):
 		}
 		begun := time.Now()
-		err := errors.Join(s.retain(), s.forget())
+		err := s.forget()
+		if s.terms.Retention > 0 {
+			err = errors.Join(err, s.retain())
+		}
 		switch {
 		case s.Err() != nil, errors.Is(err, errClosed):
 			return

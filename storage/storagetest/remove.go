@@ -179,6 +179,7 @@ func errOf(_ batch.Batch, err error) error { return err }
 // retaining: a batch stays for as long as it has to, and no longer.
 var retaining = cases{
 	{"a batch is removed when its time is over, and forgotten 90 days later", func(s *fixture) {
+		s.keeps(batch.DefaultRetention)
 		g := s.create(called(1, 1))
 		s.complete()
 		s.deliver(g)
@@ -194,6 +195,12 @@ var retaining = cases{
 		s.pass(ended.Add(batch.DefaultRetention + batch.TombstoneTime + 5*time.Minute))
 		s.refused(errOf(s.Batch(s.ctx, g.Tenant, g.ID)), batch.NotFound)
 		s.made.drop(g)
+	}},
+	{"a store that was told no time keeps batches", func(s *fixture) {
+		g := s.create(sample{Items: 1})
+		s.complete()
+		s.pass(time.Now().Add(400 * 24 * time.Hour))
+		s.same("status", s.batch(g).Status, batch.Completed)
 	}},
 	{"its time is counted from its end, and begins anew with a round", func(s *fixture) {
 		s.keeps(time.Hour)
