@@ -13,9 +13,6 @@ const mostNames = 2 << 20
 
 // retry opens the next round of a batch.
 func (s *server) retry(w http.ResponseWriter, r *request) error {
-	if err := s.Accepting(); err != nil {
-		return err
-	}
 	id, err := r.id()
 	if err != nil {
 		return err
@@ -24,12 +21,22 @@ func (s *server) retry(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	b, err := s.Store.Retry(r.Context(), r.tenant, id, order)
-	if err != nil {
-		return err
-	}
-	w.Header().Set("Retry-After", pollSeconds)
-	return writeJSON(w, http.StatusAccepted, encode(s.viewBatch(b)))
+	return s.once(w, r, order, func(once batch.Once) error {
+		if err := s.Accepting(); err != nil {
+			return err
+		}
+		b, err := s.Store.Retry(r.Context(), r.tenant, id, order, once)
+		if err != nil {
+			return uncertain("retry batch", err)
+		}
+		return s.accepted(w, b, http.StatusAccepted)
+	}, func(batch.Binding) error {
+		b, err := s.Store.Batch(r.Context(), r.tenant, id)
+		if err != nil {
+			return err
+		}
+		return s.accepted(w, b, http.StatusAccepted)
+	})
 }
 
 // retryOrder reads what is to run again. A list that is there and empty is

@@ -69,6 +69,19 @@ func TestRetry(t *testing.T) {
 			t.Error("it has no deadline")
 		}
 	})
+	t.Run("once for each Idempotency-Key", func(t *testing.T) {
+		_, path := w.over()
+		again := func(body string) reply {
+			return w.do("POST", path+"/retry", w.admin(), body, "Content-Type", "application/json", "Idempotency-Key", "retry-1")
+		}
+		if r := again(`{"from_round":1,"indexes":[3]}`).is(202, ""); r.header.Get("Idempotent-Replayed") != "" {
+			t.Error("the first is said to be a replay")
+		}
+		if r := again(`{"indexes": [3], "from_round": 1}`).is(202, ""); r.header.Get("Idempotent-Replayed") != "true" || r.header.Get("Location") != path {
+			t.Errorf("the same again is answered with %v", r.header)
+		}
+		again(`{"from_round":1}`).is(422, "idempotency_mismatch")
+	})
 	_, path := w.over()
 	many := strings.Repeat("3,", batch.MaxNamed)
 	for body, want := range map[string]struct {

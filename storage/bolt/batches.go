@@ -9,11 +9,12 @@ import (
 // An entry is a batch as a transaction sees and changes it: read at most
 // once, written at most once, whatever the number of steps.
 type entry struct {
-	spec *batch.Spec // nil until wanted
-	p    batch.Progress
-	key  []byte
-	mark bool // is to be written
-	gone bool // was removed
+	spec   *batch.Spec // nil until wanted
+	p      batch.Progress
+	key    []byte
+	mark   bool // is to be written
+	respec bool // the spec as well
+	gone   bool // the batch was removed
 }
 
 // batch returns the entry of a batch. One that is not there is NotFound, or
@@ -86,6 +87,12 @@ func (t *txn) flush() error {
 			continue
 		}
 		if err := b.Put(e.key, record.EncodeProgress(e.key, e.p)); err != nil {
+			return err
+		}
+		if !e.respec {
+			continue
+		}
+		if err := bucketBatches.in(t.Tx).Put(e.key, record.EncodeSpec(e.key, *e.spec)); err != nil {
 			return err
 		}
 	}

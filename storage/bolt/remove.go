@@ -18,7 +18,7 @@ import (
 
 // ofBatch are the tables whose keys begin with the id of a batch and that go
 // with it, but for its messages.
-var ofBatch = []table{bucketBlocks, bucketStates, bucketSegments, bucketOpen, bucketRounds}
+var ofBatch = []table{bucketBlocks, bucketStates, bucketSegments, bucketOpen, bucketRounds, bucketParts, bucketIndex}
 
 var errGone = batch.Errorf(batch.Gone, "the batch was deleted, or its retention is over")
 
@@ -43,7 +43,7 @@ func (s *Store) Delete(ctx context.Context, tenant batch.TenantID, id batch.ID, 
 func (t *txn) remove(s *Store, e *entry) error {
 	tenant, id := splitTenantKey(e.key)
 	e.gone = true
-	for _, name := range []table{bucketProgress, bucketBatches, bucketActive} {
+	for _, name := range []table{bucketProgress, bucketBatches, bucketActive, bucketUploads} {
 		if err := name.in(t.Tx).Delete(e.key); err != nil {
 			return errBroken{err}
 		}
@@ -104,6 +104,7 @@ const wipeRecords = 500
 
 // A wiping is one step of a removal: what it may still take.
 type wiping struct {
+	s              *Store
 	t              *txn
 	records, bytes int
 	messages       bool // it took some
@@ -123,7 +124,7 @@ func (s *Store) wipe() (more bool, err error) {
 		return false, err
 	}
 	err = s.do(s.bulk, stageBytes, func(t *txn) error {
-		w := wiping{t: t, records: wipeRecords, bytes: maxBytes}
+		w := wiping{s: s, t: t, records: wipeRecords, bytes: maxBytes}
 		more, err = w.run()
 		if err == nil && w.messages { // the ids of messages go on behind the greatest there was
 			err = bucketMeta.in(t.Tx).Put(metaMessage, record.Seal(record.KindMeta, metaMessage, s.lastMessage[:]))
@@ -187,8 +188,9 @@ func (w *wiping) message(tenant batch.TenantID, byBatch []byte) (done bool, err 
 		return false, err
 	}
 	key := tenantKey(tenant, id)
-	if m, err := readMessage(w.t.Tx, key); err == nil && m.State == batch.MessageWaiting { // else a claim finds its place to be empty
-		if err := w.t.leave(m); err != nil {
+	m, err := readMessage(w.t.Tx, key) // a damaged one a claim takes out of its lane
+	if err == nil && m.State == batch.MessageWaiting && bucketOutbox.in(w.t.Tx).Get(outboxKey(laneOf(m), m.Due, m.ID)) != nil {
+		if err := w.t.leave(w.s, m); err != nil {
 			return false, err
 		}
 	}

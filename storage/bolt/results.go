@@ -10,7 +10,6 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/callbatch/callbatch/batch"
-	"github.com/callbatch/callbatch/storage/record"
 )
 
 const defaultPage = 1 << 20
@@ -56,7 +55,7 @@ type walk struct {
 func (w *walk) run() error {
 	b := w.page.Batch
 	w.page.Next = max(0, w.q.From)
-	if w.page.Next >= b.Items {
+	if w.page.Next >= b.Items || b.Status == batch.Open {
 		w.page.Last = true
 		return nil
 	}
@@ -65,7 +64,7 @@ func (w *walk) run() error {
 		return err
 	}
 	for ; n < b.Blocks; n++ {
-		more, err := w.block(nthBlock(b, n))
+		more, err := w.block(b.BlockAt(n))
 		if err != nil || !more {
 			return err
 		}
@@ -80,7 +79,7 @@ func (w *walk) run() error {
 // block adds the results of one block; more is false when the page is full or
 // nothing may follow.
 func (w *walk) block(k batch.BlockKey) (more bool, err error) {
-	first, count, err := readSpan(w.tx, k)
+	first, count, err := readSpan(w.tx, &w.page.Batch.Spec, k)
 	if err != nil {
 		return false, err
 	}
@@ -125,7 +124,7 @@ func (w *walk) results(k batch.BlockKey, first, count int) ([]batch.Result, erro
 	if w.page.Batch.Round == 1 && (len(rs) == count || !w.rounds.Now.Status.Terminal()) {
 		return rs, nil
 	}
-	b, err := peekBlock(w.tx, blockKey(k))
+	b, err := peekBlock(w.tx, &w.page.Batch.Spec, k)
 	if err != nil {
 		return nil, err
 	}
@@ -138,32 +137,17 @@ func (w *walk) results(k batch.BlockKey, first, count int) ([]batch.Result, erro
 	return all, nil
 }
 
-// nthBlock names a block of a batch by its place in it, from 0.
-func nthBlock(b batch.Batch, n int) batch.BlockKey {
-	return batch.BlockKey{Tenant: b.Tenant, Batch: b.ID, Number: uint32(n)}
-}
-
 // findBlock returns the number of the block that holds an index.
 func findBlock(tx *bbolt.Tx, b batch.Batch, index int) (int, error) {
 	var failed error
 	n := sort.Search(b.Blocks, func(n int) bool {
-		first, _, err := readSpan(tx, nthBlock(b, n))
+		first, _, err := readSpan(tx, &b.Spec, b.BlockAt(n))
 		if err != nil {
 			failed = err
 		}
 		return first > index
 	})
 	return n - 1, failed
-}
-
-// readSpan returns where a block begins and how many items it has.
-func readSpan(tx *bbolt.Tx, k batch.BlockKey) (first, count int, err error) {
-	key := blockKey(k)
-	p, err := record.Open(record.KindBlock, key, bucketBlocks.in(tx).Get(key))
-	if err != nil {
-		return 0, 0, err
-	}
-	return record.BlockSpan(p)
 }
 
 // Item returns one item as it stands.
@@ -180,6 +164,9 @@ func readItem(tx *bbolt.Tx, tenant batch.TenantID, id batch.ID, index int) (v ba
 	if err != nil {
 		return v, err
 	}
+	if b.Status == batch.Open {
+		return v, batch.Refuse(batch.Conflict, "wrong_state", "the batch is open: its items are there to be read once it is sealed")
+	}
 	if index < 0 || index >= b.Items {
 		return v, batch.Errorf(batch.NotFound, "the batch has no item %d: its items are 0 to %d", index, b.Items-1)
 	}
@@ -191,17 +178,16 @@ func readItem(tx *bbolt.Tx, tenant batch.TenantID, id batch.ID, index int) (v ba
 	if err != nil {
 		return v, err
 	}
-	k := nthBlock(b, n)
-	key := blockKey(k)
-	bl, err := peekBlock(tx, key)
+	k := b.BlockAt(n)
+	bl, err := peekBlock(tx, &b.Spec, k)
 	if err != nil {
 		return v, err
 	}
-	st, err := readState(tx, key, b.Round, len(bl.Items))
+	st, err := readState(tx, blockKey(k), b.Round, len(bl.Items))
 	if err != nil {
 		return v, err
 	}
-	rs, err := collect(tx, key, bl.First, stretch{index, index + 1})
+	rs, err := collect(tx, blockKey(k), bl.First, stretch{index, index + 1})
 	if err != nil {
 		return v, err
 	}

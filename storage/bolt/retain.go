@@ -30,7 +30,7 @@ func (s *Store) retainLoop() {
 		case <-time.After(pause):
 		}
 		begun := time.Now()
-		err := s.forget()
+		err := s.forgetRemoved()
 		if s.terms.Retention > 0 {
 			err = errors.Join(err, s.retain())
 		}
@@ -102,8 +102,8 @@ func outlived(c *cursor, from []byte, keep time.Duration, now time.Time) (due []
 	return due, nil
 }
 
-// forget drops the tombstones whose time is over.
-func (s *Store) forget() error {
+// forgetRemoved drops the tombstones whose time is over.
+func (s *Store) forgetRemoved() error {
 	for more := true; more; {
 		some := false
 		err := s.view(context.Background(), func(tx *bbolt.Tx) error {
@@ -115,7 +115,7 @@ func (s *Store) forget() error {
 			return err
 		}
 		err = s.do(s.bulk, 0, func(t *txn) error {
-			more, err = t.forget()
+			more, err = t.forgetRemoved()
 			return err
 		})
 		if err != nil {
@@ -130,7 +130,7 @@ func forgettable(k []byte, now time.Time) bool {
 	return len(k) == 40 && batch.Forgotten(millisTime(be.Uint64(k)), now)
 }
 
-func (t *txn) forget() (more bool, err error) {
+func (t *txn) forgetRemoved() (more bool, err error) {
 	var keys [][]byte
 	c := bucketGoneBy.in(t.Tx).Cursor()
 	k, _ := c.First()

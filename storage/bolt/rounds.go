@@ -14,7 +14,7 @@ import (
 )
 
 // Retry opens the next round of a batch that has ended.
-func (s *Store) Retry(ctx context.Context, tenant batch.TenantID, id batch.ID, r batch.Retry) (batch.Batch, error) {
+func (s *Store) Retry(ctx context.Context, tenant batch.TenantID, id batch.ID, r batch.Retry, once batch.Once) (batch.Batch, error) {
 	if err := s.ready(ctx); err != nil {
 		return batch.Batch{}, err
 	}
@@ -56,7 +56,7 @@ func (s *Store) Retry(ctx context.Context, tenant batch.TenantID, id batch.ID, r
 			s.adopt(e.spec, e.p)
 			s.queueRound(b)
 		})
-		return nil
+		return t.bind(tenant, once, id, 0)
 	})
 	if err != nil {
 		return batch.Batch{}, err
@@ -121,33 +121,14 @@ func (s *Store) findItems(ctx context.Context, b batch.Batch, r batch.Retry) (fo
 		}
 		found = append(found, index)
 	}
-	wanted := map[string]bool{}
 	for _, id := range r.IDs {
-		wanted[id] = true
-	}
-	for n := 0; n < b.Blocks && len(wanted) > 0; {
-		err = s.view(ctx, func(tx *bbolt.Tx) error {
-			for until := time.Now().Add(readTime); n < b.Blocks && len(wanted) > 0 && time.Now().Before(until); n++ {
-				bl, err := peekBlock(tx, blockKey(nthBlock(b, n)))
-				if err != nil {
-					return err
-				}
-				for i, it := range bl.Items {
-					if text := batch.ItemText(it.ID, bl.First+i); wanted[text] {
-						found = append(found, bl.First+i)
-						delete(wanted, text)
-					}
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, nil, err
-		}
-	}
-	for _, id := range r.IDs {
-		if wanted[id] {
+		switch it, err := s.FindItem(ctx, b.Tenant, b.ID, id); {
+		case err == nil:
+			found = append(found, it.Index)
+		case batch.CodeOf(err) == batch.NotFound:
 			unknown = append(unknown, id)
+		default:
+			return nil, nil, err
 		}
 	}
 	return found, unknown, nil
@@ -159,8 +140,8 @@ func readOutcome(tx *bbolt.Tx, b batch.Batch, rounds batch.Rounds, index int) (r
 	if err != nil {
 		return r, err
 	}
-	k := nthBlock(b, n)
-	first, _, err := readSpan(tx, k)
+	k := b.BlockAt(n)
+	first, _, err := readSpan(tx, &b.Spec, k)
 	if err != nil {
 		return r, err
 	}
@@ -279,8 +260,8 @@ func readLayout(tx *bbolt.Tx, b queued) (l layout, err error) {
 	}
 	l = layout{round: whole.Round, from: whole.LaidOut, to: whole.LaidOut}
 	for until := time.Now().Add(readTime); l.to < whole.Blocks && l.to-l.from < layChunk && time.Now().Before(until); l.to++ {
-		k := nthBlock(whole, l.to)
-		state, left, err := readBeginning(tx, k, rounds)
+		k := whole.BlockAt(l.to)
+		state, left, err := readBeginning(tx, &whole.Spec, k, rounds)
 		if err != nil {
 			return l, err
 		}
@@ -294,8 +275,8 @@ func readLayout(tx *bbolt.Tx, b queued) (l layout, err error) {
 // readBeginning returns the state in which a block enters a round, and how
 // many items of it are to be worked on. Where that is none it reads as little
 // as it can.
-func readBeginning(tx *bbolt.Tx, k batch.BlockKey, rounds batch.Rounds) (st batch.BlockState, left int, err error) {
-	first, count, err := readSpan(tx, k)
+func readBeginning(tx *bbolt.Tx, spec *batch.Spec, k batch.BlockKey, rounds batch.Rounds) (st batch.BlockState, left int, err error) {
+	first, count, err := readSpan(tx, spec, k)
 	if err != nil || rounds.Idle(first, count) {
 		return st, 0, err
 	}

@@ -43,14 +43,14 @@ func TestARoundThatTheDiskRefused(t *testing.T) {
 	s := openAt(t, filepath.Join(t.TempDir(), "s.db"))
 	b := failed(t, s, 3)
 	noRoom(s, true)
-	if _, err := s.Retry(t.Context(), b.Tenant, b.ID, batch.Retry{From: 1}); batch.CodeOf(err) != batch.Full {
+	if _, err := s.Retry(t.Context(), b.Tenant, b.ID, batch.Retry{From: 1}, batch.Once{}); batch.CodeOf(err) != batch.Full {
 		t.Errorf("got %v", err)
 	}
 	if got, err := s.Batch(t.Context(), b.Tenant, b.ID); err != nil || got.Round != 1 || got.Status != batch.Completed {
 		t.Errorf("it is %s in round %d, %v", got.Status, got.Round, err)
 	}
 	ofDisk(s, 2, 1) // the round is kept, and what it has to do is not at first
-	if _, err := s.Retry(t.Context(), b.Tenant, b.ID, batch.Retry{From: 1}); err != nil {
+	if _, err := s.Retry(t.Context(), b.Tenant, b.ID, batch.Retry{From: 1}, batch.Once{}); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, func() bool {
@@ -108,7 +108,7 @@ func TestALargeBatchIsRemovedInSteps(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	b, err := g.Create(t.Context(), batch.Spec{Created: time.Now(), Options: batch.Options{Processor: "p", CallbackURL: "https://shop.example/"}.WithDefaults()})
+	b, err := g.Create(t.Context(), batch.Spec{Created: time.Now(), Options: batch.Options{Processor: "p", CallbackURL: "https://shop.example/"}.WithDefaults()}, batch.Once{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestCheckFindsDamagedRoundsAndTombstones(t *testing.T) {
 			s := openAt(t, filepath.Join(t.TempDir(), "s.db"))
 			other := failed(t, s, 2)
 			b := failed(t, s, 2)
-			if _, err := s.Retry(t.Context(), b.Tenant, b.ID, batch.Retry{From: 1}); err != nil {
+			if _, err := s.Retry(t.Context(), b.Tenant, b.ID, batch.Retry{From: 1}, batch.Once{}); err != nil {
 				t.Fatal(err)
 			}
 			waitFor(t, func() bool {

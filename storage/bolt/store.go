@@ -80,6 +80,12 @@ type Store struct {
 	rounds    []queued                 // batches whose round is to be laid out
 	deadlines *rota[batch.ID]          // of batches that have one to come
 
+	stale [][]byte // hosts found at the start that are to be forgotten
+
+	reserved map[string]struct{}     // Idempotency-Keys of requests that are being received
+	uploads  map[partUpload]struct{} // of parts
+
+	tidied      chan struct{} // closed when the tidying is done
 	endsReady   chan struct{}
 	roundsReady chan struct{}
 	doomedReady chan struct{}
@@ -115,6 +121,7 @@ func newStore(db *bbolt.DB, o Options) *Store {
 		changed: make(chan struct{}, 1), messagesChanged: make(chan struct{}, 1),
 		live: map[batch.ID]*live{}, batches: map[string]*rota[batch.ID]{}, lanes: newLanes(),
 		flights: map[batch.MessageID]flight{}, hand: map[batch.MessageID][]byte{}, posted: make(chan struct{}), crowded: map[batch.ID]int{}, recent: map[batch.ID]*batch.Spec{}, deadlines: newRota[batch.ID](),
+		reserved: map[string]struct{}{}, uploads: map[partUpload]struct{}{}, tidied: make(chan struct{}),
 		endsReady: make(chan struct{}, 1), roundsReady: make(chan struct{}, 1), doomedReady: make(chan struct{}, 1), ordersReady: make(chan struct{}, 1), ordersEnded: make(chan struct{}), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
 }
@@ -142,6 +149,7 @@ func (s *Store) Close() error {
 	<-s.ended
 	<-s.ordersEnded
 	s.loops.Wait()
+	<-s.tidied
 	if kept := s.before; kept != nil { // a commit failed
 		s.show(nil)
 		kept.leave()

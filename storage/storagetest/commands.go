@@ -3,6 +3,7 @@ package storagetest
 import (
 	"bytes"
 	"slices"
+	"strconv"
 	"time"
 
 	"pgregory.net/rapid"
@@ -20,24 +21,105 @@ func (m *model) create(rt *rapid.T) {
 	m.batches = append(m.batches, b)
 }
 
+func (m *model) openOne(rt *rapid.T) {
+	if len(m.open) == 3 {
+		rt.Skip("enough are open")
+	}
+	g := m.sample(rt)
+	g.PerPart = rapid.IntRange(1, 4).Draw(rt, "per part")
+	o := &modelOpen{given: g.given(), there: map[int]bool{}}
+	_, err := m.openBatch(o.given)
+	m.ok(err)
+	m.open = append(m.open, o)
+}
+
+// pickPart draws a part of an open batch, whether it is there or not.
+func (m *model) pickPart(rt *rapid.T) (o *modelOpen, part int) {
+	if len(m.open) == 0 {
+		rt.Skip("none is open")
+	}
+	o = m.open[rapid.IntRange(0, len(m.open)-1).Draw(rt, "open batch")]
+	return o, rapid.IntRange(0, len(o.parts)-1).Draw(rt, "part")
+}
+
+func (m *model) putOne(rt *rapid.T) {
+	o, n := m.pickPart(rt)
+	st, p, err := m.stagePart(o.given, n)
+	m.ok(err)
+	defer st.Discard()
+	other := rapid.IntRange(0, 3).Draw(rt, "other content") == 0
+	if other {
+		p.SHA256[7]++
+	}
+	switch _, err = st.Keep(m.ctx, p, plenty); {
+	case other && o.there[n]:
+		m.refused(err, batch.Conflict)
+	case other: // then it is taken out again
+		m.ok(err)
+		m.ok(m.DropPart(m.ctx, o.Tenant, o.ID, n))
+	default:
+		m.ok(err)
+		o.there[n] = true
+	}
+}
+
+// halfPart begins an upload that is never kept, and perhaps never discarded.
+func (m *model) halfPart(rt *rapid.T) {
+	o, n := m.pickPart(rt)
+	st, _, err := m.stagePart(o.given, n)
+	m.ok(err)
+	if rapid.Bool().Draw(rt, "discard") {
+		st.Discard()
+	}
+}
+
+func (m *model) dropOne(rt *rapid.T) {
+	o, n := m.pickPart(rt)
+	m.ok(m.DropPart(m.ctx, o.Tenant, o.ID, n))
+	delete(o.there, n)
+}
+
+func (m *model) sealOne(rt *rapid.T) {
+	o, _ := m.pickPart(rt)
+	b, err := m.seal(o.given)
+	if len(o.there) < len(o.parts) {
+		m.refused(err, batch.Conflict)
+		return
+	}
+	m.ok(err)
+	m.same("spec", b.Spec, o.Spec)
+	m.made.add(o.given)
+	m.open = slices.DeleteFunc(m.open, func(other *modelOpen) bool { return other == o })
+	m.batches = append(m.batches, &modelBatch{
+		given: o.given, status: batch.Queued, items: make([]modelItem, o.Items), messages: map[batch.MessageID]*modelMessage{},
+	})
+}
+
 func (m *model) sample(rt *rapid.T) sample {
-	return sample{
+	g := sample{
 		Tenant:   tenant(byte(rapid.IntRange(0, 1).Draw(rt, "tenant"))),
 		Items:    rapid.IntRange(1, 9).Draw(rt, "items"),
 		PerBlock: rapid.IntRange(1, 4).Draw(rt, "per block"),
+		PerPart:  rapid.SampledFrom([]int{0, 0, 1, 2, 5}).Draw(rt, "per part"),
 		Item:     strange,
 		Options: batch.Options{
 			Processor:         rapid.SampledFrom([]string{work, "play"}).Draw(rt, "processor"),
 			CallbackURL:       rapid.SampledFrom([]string{hook, hook, "http://b.example/", ""}).Draw(rt, "callback"),
 			CallbackMode:      rapid.SampledFrom([]batch.Mode{batch.ModeResults, batch.ModeResults, batch.ModeSummary, batch.ModePull}).Draw(rt, "mode"),
 			CallbackEvents:    rapid.SampledFrom([][]string{nil, {batch.TypeProgress}}).Draw(rt, "events"),
+			IDField:           rapid.SampledFrom([]string{"", "/id"}).Draw(rt, "id field"),
 			CallbackPageItems: rapid.IntRange(1, 4).Draw(rt, "page"),
 		},
 	}
+	if g.Options.IDField != "" {
+		g.Item = nil // each has an id
+	}
+	return g
 }
 
 func (m *model) discard(rt *rapid.T) {
 	g := m.sample(rt).given()
+	g.parts = nil
 	st, err := m.stage(g)
 	m.ok(err)
 	st.Discard()
@@ -64,7 +146,8 @@ func (m *model) claim(rt *rapid.T) {
 		return len(ws) > 0 || !due
 	})
 	for _, w := range ws {
-		b, n := m.find(w.Lease.Block.Batch), int(w.Lease.Block.Number)
+		b := m.find(w.Lease.Block.Batch)
+		n := b.Ordinal(w.Lease.Block)
 		if why := m.claimable(c, b, n); why != "" {
 			m.t.Fatalf("block %d was claimed although %s", n, why)
 		}
@@ -132,7 +215,8 @@ func (m *model) report(rt *rapid.T, w batch.Work) (r batch.Report, sound bool) {
 			r.Again = append(r.Again, batch.Again{Index: it.Index, Attempts: made, Due: now().Add(time.Hour)})
 		}
 	}
-	items, recorded := b.span(int(w.Lease.Block.Number))
+	number := b.Ordinal(w.Lease.Block)
+	items, recorded := b.span(number)
 	if recorded+len(r.Results) == len(items) {
 		r.Release = true
 	}
@@ -141,7 +225,7 @@ func (m *model) report(rt *rapid.T, w batch.Work) (r batch.Report, sound bool) {
 	}
 	for i, it := range items {
 		if it.result != nil {
-			r.Results = append(r.Results, outcome(b.first[w.Lease.Block.Number]+i, "twice"))
+			r.Results = append(r.Results, outcome(b.first[number]+i, "twice"))
 			return r, false
 		}
 	}
@@ -200,17 +284,20 @@ func (m *model) retry(rt *rapid.T) {
 	named := map[int]bool{}
 	for range rapid.SampledFrom([]int{0, 0, 1, 2, 3}).Draw(rt, "named") {
 		i := rapid.IntRange(0, b.Items-1).Draw(rt, "item")
-		if named[i] = true; rapid.Bool().Draw(rt, "by id") {
-			r.IDs = append(r.IDs, batch.ItemText(b.given.items[i].ID, i))
-		} else {
+		switch named[i] = true; {
+		case !rapid.Bool().Draw(rt, "by id"):
 			r.Indexes = append(r.Indexes, i)
+		case b.Options.IDField == "":
+			r.IDs = append(r.IDs, strconv.Itoa(i))
+		default:
+			r.IDs = append(r.IDs, b.given.items[i].ID)
 		}
 	}
 	succeeded := false
 	for i := range named {
 		succeeded = succeeded || b.items[i].result != nil && b.items[i].result.Status == batch.ItemSucceeded
 	}
-	_, err := m.Retry(m.ctx, b.Tenant, b.ID, r)
+	_, err := m.Retry(m.ctx, b.Tenant, b.ID, r, batch.Once{})
 	switch {
 	case wrong:
 		m.refused(err, batch.Conflict)
@@ -366,7 +453,7 @@ func (m *model) redeliver(rt *rapid.T) {
 	}
 	id := all[rapid.IntRange(0, len(all)-1).Draw(rt, "message")]
 	m.sendAgain(m.find(id.Batch).messages[id.ID], true)
-	_, err := m.Redeliver(m.ctx, id.Tenant, id.ID)
+	_, err := m.Redeliver(m.ctx, id.Tenant, id.ID, batch.Once{})
 	m.ok(err)
 }
 

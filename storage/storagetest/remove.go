@@ -25,11 +25,11 @@ var removing = cases{
 		s.auditGone(g)
 		_, _, err := s.Message(s.ctx, m.Tenant, m.ID)
 		s.refused(err, batch.NotFound)
-		_, err = s.Redeliver(s.ctx, m.Tenant, m.ID)
+		_, err = s.Redeliver(s.ctx, m.Tenant, m.ID, batch.Once{})
 		s.refused(err, batch.NotFound)
 		s.same("in the feed", len(s.feedAll(batch.FeedQuery{Tenant: g.Tenant, Limit: 100})), 3)
 		for _, err := range []error{
-			errOf(s.Cancel(s.ctx, g.Tenant, g.ID)), errOf(s.Retry(s.ctx, g.Tenant, g.ID, batch.Retry{From: 1})),
+			errOf(s.Cancel(s.ctx, g.Tenant, g.ID)), errOf(s.Retry(s.ctx, g.Tenant, g.ID, batch.Retry{From: 1}, batch.Once{})),
 			s.Delete(s.ctx, g.Tenant, g.ID, true),
 		} {
 			s.refused(err, batch.Gone)
@@ -38,6 +38,23 @@ var removing = cases{
 		s.same("the other", s.batch(other).Messages, batch.Ledger{Round: 2, Delivered: 3})
 		s.ok(s.Check(s.ctx))
 		for _, s.down = range s.endings() {
+			s.restart()
+			s.auditGone(g)
+			s.ok(s.Check(s.ctx))
+		}
+	}},
+	{"an open batch is deleted with its parts, and an upload that is under way comes to nothing", func(s *fixture) {
+		for _, s.down = range s.endings() {
+			g := s.unsealed(sample{Items: 60, PerBlock: 2, PerPart: 20, Options: batch.Options{IDField: "/id"}}, 0)
+			st, p, err := s.stagePart(g, 1)
+			s.ok(err)
+			s.remove(g, false)
+			_, err = st.Keep(s.ctx, p, batch.Room{})
+			s.refused(err, batch.Gone)
+			st.Discard()
+			_, err = s.Parts(s.ctx, g.Tenant, g.ID)
+			s.refused(err, batch.Gone)
+			s.auditGone(g)
 			s.restart()
 			s.auditGone(g)
 			s.ok(s.Check(s.ctx))
@@ -157,7 +174,7 @@ var removing = cases{
 					if err = s.Delete(s.ctx, g.Tenant, g.ID, false); err == nil {
 						deleted.Add(1)
 					}
-				} else if _, err = s.Retry(s.ctx, g.Tenant, g.ID, batch.Retry{From: 1}); err == nil {
+				} else if _, err = s.Retry(s.ctx, g.Tenant, g.ID, batch.Retry{From: 1}, batch.Once{}); err == nil {
 					retried.Add(1)
 				}
 				if code := batch.CodeOf(err); code == batch.Conflict || code == batch.Gone {
@@ -223,7 +240,7 @@ var retaining = cases{
 		s.complete()
 		s.pass(time.Now().Add(5 * time.Hour))
 		s.deliver(g)
-		m, err := s.Redeliver(s.ctx, g.Tenant, s.terminal(g).ID)
+		m, err := s.Redeliver(s.ctx, g.Tenant, s.terminal(g).ID, batch.Once{})
 		s.ok(err)
 		s.pass(time.Now().Add(5 * time.Hour))
 		s.same("state", s.batch(g).Messages, batch.Ledger{Waiting: 1})

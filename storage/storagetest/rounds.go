@@ -38,10 +38,10 @@ var retrying = cases{
 	}},
 	{"only those named run again, by id and by index, and the others stay as they are", func(s *fixture) {
 		m := called(20, 4) // items 3, 8, 13 and 18 fail
-		m.Item = strange
+		m.Options.IDField = "/id"
 		g := s.create(m)
 		s.complete()
-		b := s.retry(g, batch.Retry{IDs: []string{g.items[13].ID, "18"}, Indexes: []int{8, 8, 13}})
+		b := s.retry(g, batch.Retry{IDs: []string{"id 13", "id 18"}, Indexes: []int{8, 8, 13}})
 		s.same("done", b.Done, batch.Tally{Succeeded: 16, Failed: 1})
 		ws := s.claimThose(3)
 		s.same("items", [][]int{indexes(ws[0]), indexes(ws[1]), indexes(ws[2])}, [][]int{{8}, {13}, {18}})
@@ -180,12 +180,12 @@ var retrying = cases{
 		s.lost([]int{0}, finish(w))
 	}},
 	{"what cannot be retried is refused, and nothing changes", func(s *fixture) {
-		m := sample{Items: 5, PerBlock: 2, Item: strange} // item 3 fails
+		m := sample{Items: 5, PerBlock: 2, Options: batch.Options{IDField: "/id"}} // item 3 fails
 		g := s.create(m)
 		refused := func(word string, r batch.Retry) {
 			s.t.Helper()
 			before := s.batch(g)
-			_, err := s.Retry(s.ctx, g.Tenant, g.ID, r)
+			_, err := s.Retry(s.ctx, g.Tenant, g.ID, r, batch.Once{})
 			var e *batch.Error
 			if !errors.As(err, &e) || e.Word() != word {
 				s.t.Fatalf("got %v, want a refusal %q", err, word)
@@ -199,15 +199,15 @@ var retrying = cases{
 		refused("unknown_item", batch.Retry{From: 1, IDs: []string{"nobody"}, Indexes: []int{3}})
 		refused("unknown_item", batch.Retry{From: 1, Indexes: []int{5}})
 		refused("unknown_item", batch.Retry{From: 1, Indexes: []int{-1}})
-		refused("unknown_item", batch.Retry{From: 1, IDs: []string{"1"}}) // it has an id of its own
+		refused("unknown_item", batch.Retry{From: 1, IDs: []string{"3"}}) // it has an id of its own
 		refused("succeeded", batch.Retry{From: 1, Indexes: []int{3, 4}})
-		_, err := s.Retry(s.ctx, tenant(9), g.ID, batch.Retry{From: 1})
+		_, err := s.Retry(s.ctx, tenant(9), g.ID, batch.Retry{From: 1}, batch.Once{})
 		s.refused(err, batch.NotFound)
 		for _, round := range []int{-1, 2} {
 			_, err = s.Results(s.ctx, g.Tenant, g.ID, batch.ResultQuery{Round: round, Limit: 1})
 			s.refused(err, batch.NotFound)
 		}
-		s.retry(g, batch.Retry{IDs: []string{"3"}})
+		s.retry(g, batch.Retry{IDs: []string{"id 3"}})
 		s.record(succeed(s.claimThose(1)[0]))
 		refused("nothing_to_retry", batch.Retry{From: 2})
 	}},
@@ -217,7 +217,7 @@ var retrying = cases{
 			s.record(fail(s.claim()))
 			var won atomic.Int32
 			s.together(4, func(int) error {
-				_, err := s.Retry(s.ctx, g.Tenant, g.ID, batch.Retry{From: 1})
+				_, err := s.Retry(s.ctx, g.Tenant, g.ID, batch.Retry{From: 1}, batch.Once{})
 				if err == nil {
 					won.Add(1)
 				}
@@ -232,6 +232,41 @@ var retrying = cases{
 			s.stands(g, batch.Completed, batch.Tally{Succeeded: 3})
 		}
 	}},
+	{"items of a batch that came in parts are retried by index and by id", func(s *fixture) {
+		for _, field := range []string{"", "/id"} {
+			m := sample{Items: 20, PerBlock: 3, PerPart: 7, Options: batch.Options{IDField: field}}
+			id := "id 13"
+			if field == "" {
+				id = "13"
+			}
+			g := s.create(m) // items 3, 8, 13 and 18 fail
+			s.complete()
+			s.retry(g, batch.Retry{IDs: []string{id}, Indexes: []int{8}})
+			ws := s.claimThose(2)
+			s.same("items", [][]int{indexes(ws[0]), indexes(ws[1])}, [][]int{{8}, {13}})
+			s.record(succeed(ws[0]), succeed(ws[1]))
+			s.stands(g, batch.Completed, batch.Tally{Succeeded: 18, Failed: 2})
+			s.same("the others", s.results(g, batch.ResultQuery{Status: batch.ItemFailed}), g.expected(3, 18))
+		}
+	}},
+	{"its key is bound with the round", func(s *fixture) {
+		g := s.create(sample{Items: 1})
+		s.record(fail(s.claim()))
+		once := batch.Once{Key: "again", Content: batch.Content("retry", nil)}
+		_, err := s.Retry(s.ctx, g.Tenant, g.ID, batch.Retry{From: 7}, once)
+		s.refused(err, batch.Conflict)
+		bound, release, err := s.Reserve(s.ctx, g.Tenant, once.Key)
+		s.ok(err)
+		s.same("bound by what was refused", bound == nil, true)
+		release()
+		_, err = s.Retry(s.ctx, g.Tenant, g.ID, batch.Retry{From: 1}, once)
+		s.ok(err)
+		g.again++
+		bound, release, err = s.Reserve(s.ctx, g.Tenant, once.Key)
+		s.ok(err)
+		release()
+		s.same("bound", []any{bound.Batch, bound.Content == once.Content}, []any{g.ID, true})
+	}},
 	{"there are at most 100 rounds", func(s *fixture) {
 		g := s.create(sample{Items: 1})
 		for n := 1; ; n++ {
@@ -241,7 +276,7 @@ var retrying = cases{
 			}
 			s.retry(g, batch.Retry{})
 		}
-		_, err := s.Retry(s.ctx, g.Tenant, g.ID, batch.Retry{From: batch.MaxRounds})
+		_, err := s.Retry(s.ctx, g.Tenant, g.ID, batch.Retry{From: batch.MaxRounds}, batch.Once{})
 		s.refused(err, batch.Conflict)
 		s.same("round", s.results(g, batch.ResultQuery{Round: 57})[0].Round, 57)
 	}},

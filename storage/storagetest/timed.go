@@ -20,6 +20,9 @@ func RunTimed(t *testing.T, open Opener, in func(t *testing.T, f func(t *testing
 		{"window", lapsing},
 		{"progress", telling},
 		{"retain", retaining},
+		{"left alone", leftAlone},
+		{"forget", forgetting},
+		{"due", timing},
 	}
 	for _, f := range families {
 		for _, c := range f.cases {
