@@ -153,6 +153,8 @@ type RetryOptions struct {
 	IDs       []string       // of items
 	Indexes   []int          // of items
 	ExpiresIn *time.Duration // its deadline, from now; 0: none; nil: the batch's own, anew
+
+	IdempotencyKey string // makes it safe to ask again; default none
 }
 
 // Retry opens the next round of a batch that has ended and returns the batch
@@ -167,7 +169,7 @@ func (c *Client) Retry(ctx context.Context, id string, o RetryOptions) (b Batch,
 	if o.ExpiresIn != nil {
 		in.ExpiresIn = o.ExpiresIn.String()
 	}
-	err = c.post(ctx, "/v1/batches/"+url.PathEscape(id)+"/retry", in, &b)
+	err = c.postOnce(ctx, "/v1/batches/"+url.PathEscape(id)+"/retry", o.IdempotencyKey, in, &b)
 	return b, err
 }
 
@@ -256,6 +258,11 @@ func (c *Client) call(ctx context.Context, method, path string, q url.Values, in
 
 // post makes a call with a body and decodes the answer.
 func (c *Client) post(ctx context.Context, path string, in, into any) error {
+	return c.postOnce(ctx, path, "", in, into)
+}
+
+// postOnce is post with an idempotency key, which may be empty.
+func (c *Client) postOnce(ctx context.Context, path, idempotencyKey string, in, into any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return fmt.Errorf("POST %s: %w", path, err)
@@ -267,6 +274,7 @@ func (c *Client) post(ctx context.Context, path string, in, into any) error {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	bear(req, idempotencyKey)
 	_, err = c.decode(req, into)
 	return err
 }
