@@ -387,6 +387,7 @@ func (s *fixture) retry(g *given, r batch.Retry) batch.Batch {
 	r.From = g.round()
 	b, err := s.Retry(s.ctx, g.Tenant, g.ID, r, batch.Once{})
 	s.ok(err)
+	g.Spec = b.Spec
 	g.again++
 	s.same("round", []any{b.Round, b.Status, b.Done.Sum() < g.Items}, []any{g.round(), batch.Queued, true})
 	return b
