@@ -217,7 +217,7 @@ func (s *Store) damaged(err error, what string, id any) bool {
 
 // missing is damaged, or a record that is not there at all: its key is damaged.
 func (s *Store) missing(err error, what string, id any) bool {
-	if batch.CodeOf(err) != batch.NotFound {
+	if !isAbsent(err) {
 		return s.damaged(err, what, id)
 	}
 	s.log.Error("a record is missing, and what needs it is left out", "of", what, "id", id)

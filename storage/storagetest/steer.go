@@ -453,7 +453,7 @@ func (s *fixture) amend(g *given, a batch.Amendment) batch.Batch {
 // expire has the deadline of g pass.
 func (s *fixture) expire(g *given) batch.Batch {
 	s.t.Helper()
-	time.Sleep(time.Until(g.Created.Add(2 * time.Millisecond)))
+	time.Sleep(time.Until(s.batch(g).Accepted.Add(2 * time.Millisecond)))
 	return s.amend(g, deadline(time.Millisecond))
 }
 
