@@ -23,6 +23,7 @@ type tenant struct {
 // A job is a batch of which this node holds blocks.
 type job struct {
 	spec   *batch.Spec
+	until  time.Time // nothing is started from then on; zero: no such time
 	lane   *lane
 	tenant *tenant
 	line   turn[*job] // among the tenant's batches
@@ -31,7 +32,10 @@ type job struct {
 }
 
 // first returns the job's first block with something to grant, or nil.
-func (j *job) first() *block {
+func (j *job) first(now time.Time) *block {
+	if !j.until.IsZero() && !now.Before(j.until) {
+		return nil // the store will say to let go
+	}
 	if most := j.spec.Options.Concurrency; most > 0 && j.runs >= most {
 		return nil
 	}
@@ -188,8 +192,8 @@ func (e *Engine) keep(works []batch.Work) {
 		if j == nil {
 			j = l.open(w.Spec)
 		}
-		if w.Spec.Edition > j.spec.Edition {
-			j.spec = w.Spec
+		if w.Spec.Edition >= j.spec.Edition {
+			j.spec, j.until = w.Spec, w.Expires
 		}
 		b := &block{work: w, job: j, size: sizeOf(w), claimed: now}
 		j.blocks = append(j.blocks, b)

@@ -34,6 +34,9 @@ func open(path string, o Options) (*Store, error) {
 	go s.commitLoop()
 	go s.endLoop()
 	go s.orderLoop()
+	s.loops.Go(s.roundLoop)
+	s.loops.Go(s.removeLoop)
+	s.loops.Go(s.retainLoop)
 	go s.tidyLoop()
 	if err := s.resume(); err != nil {
 		s.Close()
@@ -182,6 +185,9 @@ func (s *Store) readActive(tx *bbolt.Tx) error {
 			return nil
 		}
 		s.adopt(&b.Spec, b.Progress)
+		if b.ToLayOut() > 0 {
+			s.queueRound(queued{tenant, id})
+		}
 		return nil
 	})
 	if err != nil {
@@ -190,7 +196,9 @@ func (s *Store) readActive(tx *bbolt.Tx) error {
 	if s.stale, err = s.readHosts(tx); err != nil {
 		return err
 	}
-	s.lastMessage = lastMessage(tx)
+	if s.lastMessage, err = lastMessage(tx); err != nil {
+		return err
+	}
 	var last laneKey
 	c := bucketOutbox.in(tx).Cursor()
 	for k, _ := c.First(); k != nil; k, _ = c.Next() {
