@@ -36,7 +36,22 @@ func (s *server) submit(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	return s.submitted(w, r, b)
+}
+
+// submitted answers for a batch that is durable: with its end, if the client
+// likes to wait for that and it comes in time. Whatever goes wrong with the
+// wait, the batch is there and that is said.
+func (s *server) submitted(w http.ResponseWriter, r *request, b batch.Batch) error {
 	w.Header().Set("Location", "/v1/batches/"+b.ID.String())
+	if wait := patient(w, r.Header); wait > 0 {
+		if f, err := s.attend(r.Context(), r.tenant, b.ID, wait, frame.over); err == nil && f.over() {
+			return writeJSON(w, http.StatusOK, f.body)
+		} else if err == nil {
+			w.Header().Set("Retry-After", pollSeconds)
+			return writeJSON(w, http.StatusAccepted, f.body)
+		}
+	}
 	w.Header().Set("Retry-After", pollSeconds)
 	return writeJSON(w, http.StatusAccepted, encode(s.viewBatch(b)))
 }

@@ -37,6 +37,7 @@ type txn struct {
 	begun    demand                       // attempts that begin with this transaction
 	health   map[hostKey]batch.Health     // of hosts, where it changes
 	posted   bool                         // a message was made
+	made     []queued                     // batches that did not exist before
 	dirty    []*entry
 	afters   []func()
 }
@@ -217,7 +218,22 @@ func (s *Store) try(group []*step, results []error) (again bool, err error) {
 		s.posted = make(chan struct{})
 	}
 	s.mu.Unlock()
+	s.tell(t)
 	return false, nil
+}
+
+// tell hints at the batches that a transaction changed.
+func (s *Store) tell(t *txn) {
+	if !s.watches.Any() {
+		return
+	}
+	for _, b := range t.made {
+		s.watches.Tell(b.tenant, b.id, batch.Moved)
+	}
+	for _, e := range t.dirty {
+		tenant, id := splitTenantKey(e.key)
+		s.watches.Tell(tenant, id, e.how())
+	}
 }
 
 // refuse answers every step that has no answer yet.

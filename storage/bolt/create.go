@@ -161,6 +161,7 @@ func (g *stage) create(t *txn, key, specRec []byte, spec *batch.Spec, p batch.Pr
 			return err
 		}
 	}
+	t.made = append(t.made, queued{g.tenant, g.id})
 	t.after(func() { g.s.adopt(spec, p) })
 	return nil
 }

@@ -22,17 +22,19 @@ func (s *Store) Results(ctx context.Context, tenant batch.TenantID, id batch.ID,
 	}
 	q.Bytes = min(q.Bytes, readBytes)
 	var page batch.ResultPage
+	var due time.Time
 	err := s.view(ctx, func(tx *bbolt.Tx) (err error) {
 		if page.Batch, err = readBatch(tx, tenant, id); err != nil {
 			return err
 		}
+		due = firstDue(tx, page.Batch)
 		w := walk{tx: tx, q: q, page: &page, until: time.Now().Add(readTime)}
 		return w.run()
 	})
 	if err != nil {
 		return batch.ResultPage{}, err
 	}
-	s.overlay(&page.Batch)
+	s.overlay(&page.Batch, due)
 	return page, nil
 }
 
