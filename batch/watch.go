@@ -28,10 +28,11 @@ type Watches struct {
 	topics map[subject]*topic
 }
 
-// A subject is a batch, or with the zero id all of a tenant's.
+// A subject is a batch, or all of a tenant's.
 type subject struct {
 	tenant TenantID
 	id     ID
+	all    bool
 }
 
 // A topic is what is known of a subject that is watched.
@@ -57,16 +58,16 @@ type Hint struct {
 // A Watch is a place from which to see the changes of a batch, or of all
 // batches of a tenant. It is closed by its user, who is one goroutine.
 type Watch struct {
-	all     *Watches
-	about   subject
-	topic   *topic
-	taken   int // changes of the log taken so far
+	all   *Watches
+	about subject
+	topic *topic
+	taken int // changes of the log taken so far
 }
 
 // Watch returns a new watch of a batch, or of the tenant's batches if id is
 // nil. It sees what changes from now on.
 func (ws *Watches) Watch(tenant TenantID, id *ID) *Watch {
-	about := subject{tenant: tenant}
+	about := subject{tenant: tenant, all: id == nil}
 	if id != nil {
 		about.id = *id
 	}
@@ -98,7 +99,7 @@ func (ws *Watches) Tell(tenant TenantID, id ID, c Change) {
 	}
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	one, all := ws.topics[subject{tenant, id}], ws.topics[subject{tenant: tenant}]
+	one, all := ws.topics[subject{tenant: tenant, id: id}], ws.topics[subject{tenant: tenant, all: true}]
 	if one == nil && all == nil {
 		return
 	}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -119,10 +120,11 @@ func (s *server) stream(w http.ResponseWriter, r *request, run func(context.Cont
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), longestStream)
 	defer cancel()
-	if err := run(ctx, out); ctx.Err() == nil {
-		return err
+	err := run(ctx, out)
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // send gets bytes on their way. Between two of them nothing has a deadline.
@@ -190,15 +192,15 @@ type parade struct {
 	s      *server
 	tenant batch.TenantID
 	watch  *batch.Watch
-	seen   uint64              // version up to which changes were taken
-	since  time.Time           // what ended before was shown
+	seen   uint64                 // version up to which changes were taken
+	since  time.Time              // what ended before was shown
 	sent   map[batch.ID]string    // what was shown of batches lately
 	again  map[batch.ID]time.Time // batches to look at again, and when
 	looked time.Time
 }
 
 const (
-	mostSent  = 4096            // what is shown twice once there are more is no harm
+	mostSent   = 4096 // what is shown twice once there are more is no harm
 	paradePage = 100
 	endSlack   = 5 * time.Second // by which the end of a batch may be older than what is shown before
 )

@@ -105,7 +105,17 @@ func (f *fakeStore) change(id batch.ID, how func(*fakeBatch)) {
 	}
 }
 
-func (f *fakeStore) Watch(tenant batch.TenantID, id *batch.ID) *batch.Watch { return f.watches.Watch(tenant, id) }
+func (f *fakeStore) Watch(tenant batch.TenantID, id *batch.ID) *batch.Watch {
+	return f.watches.Watch(tenant, id)
+}
+
+// page returns how many entries a page has.
+func (f *fakeStore) page(limit int) int {
+	if f.pageSize > 0 {
+		return min(limit, f.pageSize)
+	}
+	return limit
+}
 
 func (f *fakeStore) Active(_ context.Context, tenant batch.TenantID, after batch.ID, limit int) (list []batch.Batch, next *batch.ID, err error) {
 	f.mu.Lock()
@@ -116,7 +126,7 @@ func (f *fakeStore) Active(_ context.Context, tenant batch.TenantID, after batch
 		}
 	}
 	slices.SortFunc(list, func(a, b batch.Batch) int { return bytes.Compare(a.ID[:], b.ID[:]) })
-	if limit = min(limit, 2); len(list) > limit {
+	if limit = f.page(limit); len(list) > limit {
 		list, next = list[:limit], &list[limit-1].ID
 	}
 	return list, next, nil
@@ -134,7 +144,7 @@ func (f *fakeStore) Ended(_ context.Context, tenant batch.TenantID, after batch.
 		}
 	}
 	slices.SortFunc(list, func(a, b batch.Batch) int { return order(a.Finished, a.ID, b.Finished, b.ID) })
-	if limit = min(limit, 2); len(list) > limit {
+	if limit = f.page(limit); len(list) > limit {
 		list = list[:limit]
 		next = &batch.EndedAt{Time: list[limit-1].Finished, ID: list[limit-1].ID}
 	}
@@ -287,10 +297,7 @@ func (f *fakeStore) Results(_ context.Context, tenant batch.TenantID, id batch.I
 	if q.From > 0 && f.resultsErr != nil {
 		return batch.ResultPage{}, f.resultsErr
 	}
-	limit := q.Limit
-	if f.pageSize > 0 {
-		limit = min(limit, f.pageSize)
-	}
+	limit := f.page(q.Limit)
 	p := batch.ResultPage{Batch: b.Batch, Next: q.From}
 	for ; p.Next < b.Items && len(p.Results) < limit; p.Next++ {
 		r, ok := b.results[p.Next]

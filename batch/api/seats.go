@@ -10,8 +10,8 @@ import (
 // The most clients of one tenant that may wait for or follow a batch at once,
 // and the most that may follow all batches, each of which reads them all.
 const (
-	mostWatchers  = 20_000
-	mostSpectator = 100
+	mostWatchers   = 20_000
+	mostSpectators = 100
 )
 
 // seats are who waits, by tenant.
@@ -32,7 +32,7 @@ func (s *seats) sit(tenant batch.TenantID, all bool) (leave func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.taken[tenant]
-	if c.one+n.one > mostWatchers || c.all+n.all > mostSpectator {
+	if c.one+n.one > mostWatchers || c.all+n.all > mostSpectators {
 		return nil, &refusal{http.StatusTooManyRequests, "too_many_watchers", "so many clients wait for batches already that no more can: ask without waiting, or later"}
 	}
 	s.add(tenant, n)
