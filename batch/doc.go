@@ -10,6 +10,12 @@
 // order. The blocks go to the [Store] while the upload still runs, unseen; the
 // last step makes the batch exist, whole, and only then the client reads 202.
 //
+// A batch may also be sent in parts, in any order and more than once, so that
+// a broken upload goes on where it was. Each [Part] becomes durable by itself;
+// to seal the batch is one small step that writes down where each part begins
+// ([Layout]). Whatever a client sends again may bear a key that was bound to
+// the first time in the transaction that did the work ([Once], [Binding]).
+//
 // From here on everything moves in blocks. The engine claims a block, which
 // writes nothing but a [Lease], and hands its items to a [Processor] as slots
 // come free. What becomes of an item is a [Result], or an [Again] when it is
@@ -50,7 +56,13 @@
 // What has no result when a batch is canceled or expires gets one by
 // arithmetic: the counts move in the record of the batch, and the lines of
 // these items are derived when they are read. Whatever concerns a whole batch
-// is one small record, however many items it has.
+// is one small record, however many items it has: a pause, a cancel, a deadline
+// that passes, a failure too many. Nothing more of the batch starts then, what
+// is in flight finishes and is recorded, and a batch that was stopped ends when
+// nothing of it is in anybody's hands. What stopped it first is how it ends.
+//
+// What a batch asked for its owner may amend. Its spec is replaced then, never
+// changed, so whoever has the last one in hand goes on with that.
 //
 // # An item, in one round
 //
@@ -90,13 +102,18 @@
 //
 // # Who decides
 //
-// Stores carry, this package decides. Is the batch over: [Progress.Over].
+// Stores carry, this package decides. May work of the batch start: [Gate.Open].
+// What does its owner's wish do to it: [Progress.Cancel], [Progress.Pause],
+// [Progress.Resume], [Progress.Amend]. What do its deadline and its failures:
+// [Progress.Lapse], [Progress.Strain]. Is the batch over: [Progress.Over].
 // What does a report change: [BlockState.Apply], [Progress.Absorb]. When is
-// the next try: [Policy.Next]. What goes into which message: [RangeMessages],
+// the next try: [Policy.Next]. Is it the item that kills its workers:
+// [Failure.At]. What goes into which message: [RangeMessages],
 // [EndMessages], [ProgressMessage]. What does an attempt leave behind:
 // [Message.Close], [Health.After]. May the terminal message go:
 // [Progress.Deliver]. May a host be sent more: [Health.Allows]. What is sent
-// again: [Message.Redeliver], [Redelivery.Wants]. What does a link open:
-// [Links.Tenant]. All of them are pure functions, called inside the
+// again: [Message.Redeliver], [Redelivery.Wants]. Are the parts a whole batch:
+// [CheckParts], [Repeats]. Is a request the same again: [Binding.Replays]. What
+// does a link open: [Links.Tenant]. All of them are pure functions, called inside the
 // transaction that keeps their answer.
 package batch

@@ -4,6 +4,7 @@ import "time"
 
 // Why a batch that is not moving is not moving: the words of waiting_on.
 const (
+	WaitingNotBefore = "not_before"
 	WaitingPaused    = "paused"
 	WaitingRateLimit = "rate_limit"           // attempts are bounded, by us or by the upstream's wish
 	WaitingUpstream  = "upstream_unavailable" // its breaker is open
@@ -13,21 +14,24 @@ const (
 	WaitingDisk      = "disk_full"            // nothing is started for want of room
 )
 
-// A Standstill is what a store knows about why nothing of a batch is in
-// flight.
+// A Standstill is what a store knows about whether a batch moves, and if not,
+// why.
 type Standstill struct {
-	Held   bool      // somebody holds blocks of it
-	Holder string    // and says why he does not work on them; empty: he does
-	Due    time.Time // when the first item of its open blocks may be tried; zero: at once
+	Gate     Gate
+	InFlight int       // items being worked on
+	Held     bool      // somebody holds blocks of it
+	Holder   string    // and says why he does not work on them; empty: he does
+	Due      time.Time // when the first item of its open blocks may be tried; zero: at once
 }
 
-// Waits says why the batch is not moving, in a word of the contract; empty if
-// it is moving, is being uploaded, is stopping or has ended.
-func (b Batch) Waits(s Standstill, now time.Time) string {
-	switch {
-	case b.Status == Paused:
-		return WaitingPaused
-	case !b.Status.Claimable() || b.InFlight > 0:
+// Why says why the batch is not moving, in a word of the contract; empty if it
+// is moving, is being uploaded, is stopping or has ended.
+func (s Standstill) Why(now time.Time) string {
+	if word := s.Gate.WaitingOn(now); word != "" {
+		return word
+	}
+	switch open, _ := s.Gate.Open(now); {
+	case !open || s.InFlight > 0:
 		return ""
 	case s.Held:
 		return s.Holder

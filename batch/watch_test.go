@@ -217,31 +217,33 @@ func TestPace(t *testing.T) {
 	}
 }
 
-func TestWaits(t *testing.T) {
+func TestStandstill(t *testing.T) {
 	now := time.Now()
+	soon, running := now.Add(time.Second), Gate{Status: Running}
 	for name, c := range map[string]struct {
-		status   Status
-		inFlight int
-		s        Standstill
-		want     string
+		s    Standstill
+		want string
 	}{
-		"nobody holds it":                 {Queued, 0, Standstill{}, "capacity"},
-		"nobody holds it any more":        {Running, 0, Standstill{}, "capacity"},
-		"all waits for its next attempt":  {Running, 0, Standstill{Due: now.Add(time.Second)}, "retry_backoff"},
-		"some is due again":               {Running, 0, Standstill{Due: now}, "capacity"},
-		"its holder is at it":             {Running, 0, Standstill{Held: true, Due: now.Add(time.Second)}, ""},
-		"its holder says why not":         {Running, 0, Standstill{Held: true, Holder: "rate_limit"}, "rate_limit"},
-		"it moves":                        {Running, 1, Standstill{Held: true, Holder: "rate_limit"}, ""},
-		"paused":                          {Paused, 0, Standstill{}, "paused"},
-		"paused, with the last in flight": {Paused, 1, Standstill{Held: true}, "paused"},
-		"open":                            {Open, 0, Standstill{}, ""},
-		"canceling":                       {Canceling, 0, Standstill{}, ""},
-		"completed":                       {Completed, 0, Standstill{}, ""},
-		"canceled":                        {Canceled, 0, Standstill{}, ""},
-		"expired":                         {Expired, 0, Standstill{}, ""},
+		"nobody holds it":                {Standstill{Gate: Gate{Status: Queued}}, "capacity"},
+		"nobody holds it any more":       {Standstill{Gate: running}, "capacity"},
+		"all waits for its next attempt": {Standstill{Gate: running, Due: soon}, "retry_backoff"},
+		"some is due again":              {Standstill{Gate: running, Due: now}, "capacity"},
+		"its holder is at it":            {Standstill{Gate: running, Held: true, Due: soon}, ""},
+		"its holder says why not":        {Standstill{Gate: running, Held: true, Holder: "rate_limit"}, "rate_limit"},
+		"it moves":                       {Standstill{Gate: running, InFlight: 1, Held: true, Holder: "rate_limit"}, ""},
+		"its time has not come":          {Standstill{Gate: Gate{Status: Queued, NotBefore: soon}}, "not_before"},
+		"its time has come":              {Standstill{Gate: Gate{Status: Queued, NotBefore: now}}, "capacity"},
+		"paused":                         {Standstill{Gate: Gate{Status: Paused, NotBefore: soon}, Due: soon}, "paused"},
+		"paused, the last in flight":     {Standstill{Gate: Gate{Status: Paused}, InFlight: 1, Held: true}, "paused"},
+		"its deadline has come":          {Standstill{Gate: Gate{Status: Running, Expires: now}}, ""},
+		"it has lapsed":                  {Standstill{Gate: Gate{Status: Paused, Lapsed: true}}, ""},
+		"open":                           {Standstill{Gate: Gate{Status: Open}}, ""},
+		"canceling":                      {Standstill{Gate: Gate{Status: Canceling}, Due: soon}, ""},
+		"completed":                      {Standstill{Gate: Gate{Status: Completed}}, ""},
+		"canceled":                       {Standstill{Gate: Gate{Status: Canceled}}, ""},
+		"expired":                        {Standstill{Gate: Gate{Status: Expired}}, ""},
 	} {
-		b := Batch{Progress: Progress{Status: c.status}, InFlight: c.inFlight}
-		if got := b.Waits(c.s, now); got != c.want {
+		if got := c.s.Why(now); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}

@@ -5,6 +5,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -21,8 +22,8 @@ type Store interface {
 	batch.Reader
 
 	// Redeliver and RedeliverAll are those of [batch.Outbox].
-	Redeliver(ctx context.Context, tenant batch.TenantID, id batch.MessageID) (batch.Message, error)
-	RedeliverAll(ctx context.Context, r batch.Redelivery) (wanted int, err error)
+	Redeliver(ctx context.Context, tenant batch.TenantID, id batch.MessageID, once batch.Once) (batch.Message, error)
+	RedeliverAll(ctx context.Context, r batch.Redelivery, once batch.Once) (wanted int, err error)
 
 	// Secrets and Rotate are those of [batch.Vault].
 	Secrets(ctx context.Context, tenant batch.TenantID, fresh batch.Secret) ([]batch.Secret, error)
@@ -31,9 +32,10 @@ type Store interface {
 
 // A Processor is a processor as clients see it.
 type Processor struct {
-	Name   string `json:"name"`
-	Kind   string `json:"kind"`   // "jq", "http", "func"
-	Health string `json:"health"` // "ok", or why it does not work at the moment
+	Name   string          `json:"name"`
+	Kind   string          `json:"kind"`   // "jq", "http", "exec", "func"
+	Health string          `json:"health"` // "ok", or why it does not work at the moment
+	Schema json.RawMessage `json:"schema"` // what its items have to fit; null: anything
 }
 
 // Options say what the API serves and how. Only Store is required; without
@@ -133,6 +135,7 @@ func New(o Options) http.Handler {
 		Processor: o.DefaultProcessor, CallbackPageBytes: o.PageBytes, CallbackPageItems: o.PageItems,
 	}
 	s.Limits.Check = s.checkOptions
+	s.Limits = s.Limits.WithDefaults()
 	s.route()
 	return s
 }

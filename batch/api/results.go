@@ -184,7 +184,7 @@ func newResultsRequest(w http.ResponseWriter, r *request) (*resultsRequest, erro
 		return nil, err
 	}
 	q := &resultsRequest{tenant: r.tenant, id: id}
-	if q.form, err = formOf(r); err != nil {
+	if q.form, err = resultFormOf(r); err != nil {
 		w.Header().Add("Vary", "Accept")
 		return nil, err
 	}
@@ -217,8 +217,8 @@ func newResultsRequest(w http.ResponseWriter, r *request) (*resultsRequest, erro
 	return q, nil
 }
 
-// formOf returns the form a client wants its results in.
-func formOf(r *request) (resultForm, error) {
+// resultFormOf returns the form a client wants its results in.
+func resultFormOf(r *request) (resultForm, error) {
 	var offers []media
 	for _, f := range resultForms {
 		offers = append(offers, f.media)

@@ -30,6 +30,9 @@ const open access.Scope = "open"
 // anyParam lets a handler judge the query parameters by itself.
 const anyParam = "*"
 
+// metadataParam stands for metadata.KEY=VALUE with any key.
+const metadataParam = "metadata.KEY"
+
 // Whether a row takes a body. Where none has a meaning one is refused.
 const (
 	noBody = false
@@ -50,14 +53,22 @@ var (
 func routes() []route {
 	return []route{
 		{"POST", "/v1/batches", toSubmit, []string{anyParam}, aBody, (*server).submit},
-		{"GET", "/v1/batches", toRead, []string{"status", "limit", "cursor"}, noBody, (*server).listBatches},
+		{"GET", "/v1/batches", toRead, []string{"status", "processor", metadataParam, "created_after", "created_before", "limit", "cursor"}, noBody, (*server).listBatches},
 		{"GET", "/v1/batches/{id}", toRead, nil, noBody, (*server).getBatch},
+		{"PATCH", "/v1/batches/{id}", toSubmit, nil, aBody, (*server).amend},
 		{"GET", "/v1/batches/{id}/events", toRead, nil, noBody, (*server).events},
 		{"GET", "/v1/events", toRead, nil, noBody, (*server).allEvents},
 		{"GET", "/v1/batches/{id}/results", toRead, []string{"after", "limit", "follow", "status", batch.LinkParam}, noBody, (*server).results},
+		{"GET", "/v1/batches/{id}/parts", toEither, nil, noBody, (*server).listParts},
+		{"PUT", "/v1/batches/{id}/parts/{part}", toSubmit, []string{anyParam}, aBody, (*server).putPart},
+		{"DELETE", "/v1/batches/{id}/parts/{part}", toSubmit, nil, noBody, (*server).deletePart},
+		{"POST", "/v1/batches/{id}/seal", toSubmit, nil, aBody, (*server).seal},
+		{"GET", "/v1/batches/{id}/items", toRead, []string{"id"}, noBody, (*server).findItem},
 		{"GET", "/v1/batches/{id}/items/{index}", toRead, nil, noBody, (*server).getItem},
 		{"GET", "/v1/batches/{id}/items/{index}/output", toRead, []string{batch.LinkParam}, noBody, (*server).getOutput},
 		{"POST", "/v1/batches/{id}/cancel", toSubmit, nil, noBody, (*server).cancel},
+		{"POST", "/v1/batches/{id}/pause", toSubmit, nil, noBody, (*server).pause},
+		{"POST", "/v1/batches/{id}/resume", toSubmit, nil, noBody, (*server).resume},
 
 		{"GET", "/v1/batches/{id}/messages", toRead, []string{"status", "host", "limit", "cursor"}, noBody, (*server).listOfBatch},
 		{"GET", "/v1/messages", toRead, []string{"status", "host", "limit", "cursor"}, noBody, (*server).listMessages},
@@ -86,6 +97,7 @@ func routes() []route {
 var patterns = strings.NewReplacer(
 	"{id}", "{id:[a-z]{3}_[0-9a-z]{26}}",
 	"{index}", "{index:0|[1-9][0-9]{0,9}}",
+	"{part}", "{part:0|[1-9][0-9]{0,3}}",
 )
 
 // A resource is what there is at a path, by method.

@@ -65,27 +65,20 @@ type SubmitOptions struct {
 	ContentType     string        // default "application/x-ndjson"
 	ContentEncoding string        // of the body as it is given: "gzip"; default none
 	Length          int64         // bytes of the body; 0: unknown
+	IdempotencyKey  string        // makes it safe to send the batch again; default none
 	Options         batch.Options // sent as query parameters, which proxies may log; leave it empty where the body carries them
 }
 
 // Submit sends a batch as a stream and returns it once it is durable. It is
 // not tried again by itself: after [Unreachable] with Unknown set the batch
-// may or may not exist. A body that is an io.Closer is closed.
+// may or may not exist, and only with an idempotency key is it safe to ask. A body that is an io.Closer is closed.
 func (c *Client) Submit(ctx context.Context, body io.Reader, o SubmitOptions) (Batch, error) {
-	if o.ContentType == "" {
-		o.ContentType = "application/x-ndjson"
-	}
 	req, err := c.request(ctx, http.MethodPost, "/v1/batches", optionsQuery(o.Options), body)
 	if err != nil {
 		return Batch{}, err
 	}
-	req.Header.Set("Content-Type", o.ContentType)
-	if o.ContentEncoding != "" {
-		req.Header.Set("Content-Encoding", o.ContentEncoding)
-	}
-	if o.Length > 0 {
-		req.ContentLength = o.Length
-	}
+	describe(req, o.ContentType, o.ContentEncoding, o.Length)
+	bear(req, o.IdempotencyKey)
 	var b Batch
 	_, err = c.decode(req, &b)
 	return b, err
@@ -117,7 +110,14 @@ func optionsQuery(o batch.Options) url.Values {
 	number("callback_page_items", o.CallbackPageItems)
 	text("id_field", o.IDField)
 	text("priority", string(o.Priority))
+	if !o.NotBefore.IsZero() {
+		q.Set("not_before", o.NotBefore.Format(time.RFC3339Nano))
+	}
+	if o.ExpiresIn != 0 {
+		q.Set("expires_in", o.ExpiresIn.String())
+	}
 	number("max_attempts", o.MaxAttempts)
+	text("max_failures", string(o.MaxFailures))
 	number("concurrency", o.Concurrency)
 	for k, v := range o.Metadata {
 		q.Set("metadata."+k, v)
@@ -285,6 +285,8 @@ func genuine(answer any) bool {
 		return a.ID != ""
 	case *FeedPage:
 		return a.Next != ""
+	case *Part:
+		return a.SHA256 != ""
 	case *Test:
 		return a.Message != ""
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -15,8 +16,9 @@ import (
 	"github.com/callbatch/callbatch/batch"
 )
 
-// field returns where an option goes: a *string, an *int, a *[]string or a
-// *map[string]string. It is nil for a name that is no option.
+// field returns where an option goes: a *string, an *int, a *[]string, a
+// *map[string]string, a *time.Time, a *time.Duration or a *batch.Tolerance. It
+// is nil for a name that is no option.
 func field(o *batch.Options, name string) any {
 	switch name {
 	case "processor":
@@ -39,6 +41,12 @@ func field(o *batch.Options, name string) any {
 		return &o.Metadata
 	case "priority":
 		return (*string)(&o.Priority)
+	case "not_before":
+		return &o.NotBefore
+	case "expires_in":
+		return &o.ExpiresIn
+	case "max_failures":
+		return &o.MaxFailures
 	case "max_attempts":
 		return &o.MaxAttempts
 	case "concurrency":
@@ -46,6 +54,15 @@ func field(o *batch.Options, name string) any {
 	default:
 		return nil
 	}
+}
+
+// field returns where an option of the submission goes: what the function of
+// this name returns, or a *bool for what the batch does not keep.
+func (s *submission) field(name string) any {
+	if name == "validate_only" {
+		return &s.validateOnly
+	}
+	return field(&s.options, name)
 }
 
 func optionProblem(name, code, format string, args ...any) batch.Problem {
@@ -64,10 +81,14 @@ func innerProblem(name, part, code, format string, args ...any) batch.Problem {
 
 // set sets an option to a JSON value, which is valid.
 func (s *submission) set(name string, v jsontext.Value) {
+	s.given.id = s.given.id || name == "id_field"
+	s.given.processor = s.given.processor || name == "processor"
 	wrong := func(want string) {
 		s.problems.add(optionProblem(name, "wrong_type", "%s is %s", name, want))
 	}
-	switch to := field(&s.options, name).(type) {
+	switch to := s.field(name).(type) {
+	case *bool:
+		s.setBool(name, to, string(v))
 	case *string:
 		if v.Kind() != '"' {
 			wrong("a string")
@@ -76,6 +97,20 @@ func (s *submission) set(name string, v jsontext.Value) {
 		s.setString(name, to, unquote(v))
 	case *int:
 		s.setInt(name, to, string(v))
+	case *time.Time:
+		if v.Kind() != '"' {
+			wrong(timeForm)
+			return
+		}
+		s.setTime(name, to, unquote(v))
+	case *time.Duration:
+		if v.Kind() != '"' {
+			wrong(durationForm)
+			return
+		}
+		s.setDuration(name, to, unquote(v))
+	case *batch.Tolerance:
+		s.setTolerance(name, to, v)
 	case *map[string]string:
 		if v.Kind() != '{' {
 			wrong("an object of strings")
@@ -112,6 +147,51 @@ func (s *submission) setInt(name string, to *int, text string) {
 		s.problems.add(optionProblem(name, "out_of_range", "%s is at least 1", name))
 	default:
 		*to = n
+	}
+}
+
+func (s *submission) setBool(name string, to *bool, text string) {
+	if text != "true" && text != "false" {
+		s.problems.add(optionProblem(name, "wrong_type", "%s is true or false", name))
+		return
+	}
+	*to = text == "true"
+}
+
+// What times and durations look like, to a client who wrote something else.
+const (
+	timeForm     = `a time such as "2026-11-23T12:00:00Z"`
+	durationForm = `a duration such as "90s", "30m" or "24h"`
+)
+
+func (s *submission) setTime(name string, to *time.Time, text string) {
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil || t.IsZero() {
+		s.problems.add(optionProblem(name, "bad_time", "%s is %s", name, timeForm))
+		return
+	}
+	*to = t.UTC()
+}
+
+func (s *submission) setDuration(name string, to *time.Duration, text string) {
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 {
+		s.problems.add(optionProblem(name, "bad_duration", "%s is %s", name, durationForm))
+		return
+	}
+	*to = d
+}
+
+// setTolerance takes a JSON number as a count and a string as a share; the
+// domain knows which are any.
+func (s *submission) setTolerance(name string, to *batch.Tolerance, v jsontext.Value) {
+	switch {
+	case v.Kind() == '0':
+		*to = batch.Tolerance(v)
+	case v.Kind() == '"' && strings.HasSuffix(unquote(v), "%"):
+		*to = batch.Tolerance(unquote(v))
+	default:
+		s.problems.add(optionProblem(name, "wrong_type", `%s is a count such as 10, or a share such as "5%%"`, name))
 	}
 }
 
@@ -166,9 +246,9 @@ func unquote(v jsontext.Value) string {
 	return string(b)
 }
 
-// setQuery sets the options from query parameters. Objects and arrays are JSON
-// text, and metadata.KEY=VALUE is a pair of metadata.
-func (s *submission) setQuery(q url.Values) {
+// setTexts sets the options from query parameters or the fields of a form.
+// Objects and arrays are JSON text, and metadata.KEY=VALUE is a pair of metadata.
+func (s *submission) setTexts(q url.Values) {
 	var pairs map[string]string
 	for _, name := range slices.Sorted(maps.Keys(q)) {
 		if len(q[name]) != 1 {
@@ -177,7 +257,7 @@ func (s *submission) setQuery(q url.Values) {
 		}
 		text := q.Get(name)
 		if !utf8.ValidString(name) || !utf8.ValidString(text) {
-			s.problems.add(optionProblem(name, "invalid_utf8", "a query parameter is not valid UTF-8"))
+			s.problems.add(optionProblem(name, "invalid_utf8", "the option is not valid UTF-8"))
 			continue
 		}
 		if key, ok := strings.CutPrefix(name, "metadata."); ok {
@@ -198,13 +278,21 @@ func (s *submission) setQuery(q url.Values) {
 	}
 }
 
-// setText sets an option to the text of a query parameter.
+// setText sets an option to a text.
 func (s *submission) setText(name, text string) {
-	switch to := field(&s.options, name).(type) {
+	switch to := s.field(name).(type) {
+	case *bool:
+		s.setBool(name, to, text)
 	case *string:
 		s.setString(name, to, text)
 	case *int:
 		s.setInt(name, to, text)
+	case *time.Time:
+		s.setTime(name, to, text)
+	case *time.Duration:
+		s.setDuration(name, to, text)
+	case *batch.Tolerance:
+		s.setString(name, (*string)(to), text)
 	default:
 		v := jsontext.Value(text)
 		if to != nil && !v.IsValid() {
@@ -219,9 +307,9 @@ func (s *submission) setText(name, text string) {
 	}
 }
 
-// refuseQuery reports options in the query of a body that carries its own.
-func (s *submission) refuseQuery(q url.Values) {
+// refuseQuery reports options in the query where they are elsewhere.
+func (s *submission) refuseQuery(q url.Values, elsewhere string) {
 	for _, name := range slices.Sorted(maps.Keys(q)) {
-		s.problems.add(optionProblem(name, "unknown_option", "%q is not a query parameter here: the body carries the options", clip(name)))
+		s.problems.add(optionProblem(name, "unknown_option", "%q is not a query parameter here: %s", clip(name), elsewhere))
 	}
 }

@@ -11,7 +11,9 @@ import (
 )
 
 // A Processor is a named way to work on items. In the simplest case a Go
-// program fills in nothing but Do, with a [batch.ProcessorFunc].
+// program fills in nothing but Do, with a [batch.ProcessorFunc]. A Do with a
+// method LogTo(*slog.Logger) is given a logger before it is used, one with a
+// method Close() is closed when nothing uses it any more.
 type Processor = engine.Processor
 
 // Options say how a server runs. The zero value is a server on
@@ -50,6 +52,7 @@ type Limits struct {
 	ItemBytes int   // of one item; default 1 MiB, at most 1 MiB
 	Output    int   // of one output; default 1 MiB, at most 1 MiB
 	Body      int64 // of a body; default 16 GiB
+	Part      int64 // of one part of an open batch; default 64 MiB
 	Ratio     int   // decoded to sent bytes beyond 10 MiB; default 100
 	MinFree   int64 // bytes free on the store's disk below which new work is refused; default max(1 GiB, 5 %)
 	MinWork   int64 // bytes free below which no item is started either; default 256 MiB

@@ -3,6 +3,7 @@ package bolt
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -36,6 +37,7 @@ type txn struct {
 	dues     map[batch.BlockKey]time.Time // of open blocks that moved
 	begun    demand                       // attempts that begin with this transaction
 	health   map[hostKey]batch.Health     // of hosts, where it changes
+	kept     map[batch.TenantID]int       // hosts more on the disk
 	posted   bool                         // a message was made
 	made     []queued                     // batches that did not exist before
 	dirty    []*entry
@@ -94,6 +96,7 @@ func (s *Store) gather() (group []*step, ok bool) {
 	case st := <-s.bulk:
 		group = append(group, st)
 	}
+	runtime.Gosched() // whoever is about to submit a step shares this commit
 	size := group[0].bytes
 	for len(group) < maxSteps && size < maxBytes {
 		st, open := poll(s.small)
@@ -177,6 +180,7 @@ func (s *Store) try(group []*step, results []error) (again bool, err error) {
 	t := &txn{
 		Tx: tx, now: time.Now(), progress: map[queued]*entry{}, released: map[batch.BlockKey]struct{}{},
 		dues: map[batch.BlockKey]time.Time{}, begun: demand{}, health: map[hostKey]batch.Health{},
+		kept: map[batch.TenantID]int{},
 	}
 	wrote := false
 	for i, st := range group {

@@ -39,6 +39,7 @@ func (t *txn) post(s *Store, e *entry, ms []batch.Message, offer *batch.MessageC
 		case t.mayTake(s, m, offer):
 			err = t.take(s, e, m, offer, out)
 		default:
+			t.atHand(s, m)
 			err = t.wait(s, m)
 		}
 		if err != nil {
@@ -74,6 +75,7 @@ func (t *txn) take(s *Store, e *entry, m batch.Message, offer *batch.MessageClai
 	var d batch.Delivery
 	ok := true
 	if older := t.longest(laneOf(m)); older != nil {
+		t.atHand(s, m)
 		if err := t.wait(s, m); err != nil {
 			return err
 		}
@@ -114,6 +116,7 @@ func (t *txn) wait(s *Store, m batch.Message) error {
 		return err
 	}
 	t.after(func() {
+		s.lanes.waiting++
 		if sp := s.lanes.spans[lane]; sp != nil && (sp.earliest.IsZero() || m.Lapses().Before(sp.earliest)) {
 			sp.earliest = m.Lapses()
 		}
@@ -131,8 +134,11 @@ func (t *txn) wait(s *Store, m batch.Message) error {
 // it leaves.
 func (t *txn) startSending(s *Store, m batch.Message, spec *batch.Spec) (batch.Delivery, error) {
 	m.Begin(t.now)
-	body := handyBody(m)
+	body := smallBody(m)
 	m.Carried = nil // they are not ours
+	if body == nil && m.Made == 1 {
+		body = s.fromHand(m.ID)
+	}
 	if err := bucketSending.in(t.Tx).Put(tenantKey(m.Tenant, m.ID), []byte{1}); err != nil {
 		return batch.Delivery{}, err
 	}
@@ -146,22 +152,6 @@ func (t *txn) startSending(s *Store, m batch.Message, spec *batch.Spec) (batch.D
 	return batch.Delivery{
 		Message: m, Body: body, URL: spec.Options.CallbackURL, Headers: spec.Options.CallbackHeaders, Token: f.token, Trial: f.trial,
 	}, t.putMessage(m)
-}
-
-// handyBytes bounds the results that are made into a body within a
-// transaction; a larger body is read when it is sent.
-const handyBytes = 4 << 10
-
-// handyBody returns the body of a message that was just made, if it is small.
-func handyBody(m batch.Message) []byte {
-	size := 0
-	for _, r := range m.Carried {
-		size += len(r.Payload)
-	}
-	if len(m.Carried) == 0 || size > handyBytes {
-		return nil
-	}
-	return batch.AppendBody(make([]byte, 0, len(m.Head)+len(m.Tail)+size+256*len(m.Carried)), m, m.Carried)
 }
 
 func (s *Store) healthOf(k hostKey) batch.Health {
@@ -262,7 +252,7 @@ func (t *txn) settle(s *Store, o batch.AttemptOutcome, attempt []byte) error {
 		return nil
 	}
 	if !o.Refund {
-		if err := bucketAttempts.in(t.Tx).Put(attemptKey(m.ID, m.Made), attempt); err != nil {
+		if err := t.putAttempt(m, attempt); err != nil {
 			return err
 		}
 	}
@@ -270,12 +260,27 @@ func (t *txn) settle(s *Store, o batch.AttemptOutcome, attempt []byte) error {
 	return t.land(s, m)
 }
 
+// putAttempt keeps the record of a message's last attempt. Of one that its
+// owner has sent again and again the oldest attempts are given up.
+func (t *txn) putAttempt(m batch.Message, attempt []byte) error {
+	b := bucketAttempts.in(t.Tx)
+	if old := m.Made - batch.MostAttempts; old > 0 {
+		if err := b.Delete(attemptKey(m.ID, old)); err != nil {
+			return err
+		}
+	}
+	return b.Put(attemptKey(m.ID, m.Made), attempt)
+}
+
 // land brings a message whose attempt has ended to its next place.
 func (t *txn) land(s *Store, m batch.Message) error {
-	if m.State == batch.MessageWaiting {
-		return t.wait(s, m)
+	if m.State != batch.MessageWaiting {
+		return t.settled(s, m)
 	}
-	return t.settled(s, m)
+	if err := t.readdress(s, &m); err != nil {
+		return err
+	}
+	return t.wait(s, m)
 }
 
 // flying returns the attempt under way that a delivery is.
@@ -331,7 +336,7 @@ func (t *txn) hasten(s *Store, tenant batch.TenantID, id batch.MessageID) error 
 	if last.State != batch.MessageWaiting || last.Made > 0 || !last.Due.After(t.now) {
 		return nil
 	}
-	if err := t.leave(last); err != nil {
+	if err := t.leave(s, last); err != nil {
 		return err
 	}
 	last.Due = t.now.UTC()
@@ -339,8 +344,14 @@ func (t *txn) hasten(s *Store, tenant batch.TenantID, id batch.MessageID) error 
 }
 
 // leave takes a waiting message out of its lane.
-func (t *txn) leave(m batch.Message) error {
-	return bucketOutbox.in(t.Tx).Delete(outboxKey(laneOf(m), m.Due, m.ID))
+func (t *txn) leave(s *Store, m batch.Message) error {
+	return t.unqueue(s, outboxKey(laneOf(m), m.Due, m.ID))
+}
+
+// unqueue takes the entry of a waiting message out of its lane.
+func (t *txn) unqueue(s *Store, key []byte) error {
+	t.after(func() { s.lanes.waiting-- })
+	return bucketOutbox.in(t.Tx).Delete(key)
 }
 
 // tell makes word of a batch's progress if it is time.
@@ -376,7 +387,7 @@ func (t *txn) replace(s *Store, e *entry) error {
 	if m.State != batch.MessageWaiting {
 		return nil
 	}
-	if err := t.leave(m); err != nil {
+	if err := t.leave(s, m); err != nil {
 		return err
 	}
 	m.End(batch.MessageCanceled, batch.ReasonReplaced, t.now)
@@ -397,7 +408,7 @@ func (t *txn) interrupt(s *Store, key []byte) error {
 	a := batch.Attempt{Started: m.Started, Error: &batch.AttemptError{
 		Category: batch.Interrupted, Detail: "the server stopped while the attempt was under way; whether it arrived is unknown",
 	}}
-	if err := bucketAttempts.in(t.Tx).Put(attemptKey(m.ID, m.Made), encodeAttempt(m, a)); err != nil {
+	if err := t.putAttempt(m, encodeAttempt(m, a)); err != nil {
 		return err
 	}
 	m.Interrupt(t.now, s.terms)

@@ -85,7 +85,7 @@ func (s *Store) overlay(b *batch.Batch, due time.Time) {
 	now := time.Now()
 	b.InFlight = lv.inFlight
 	b.Begin(lv.started)
-	b.WaitingOn = b.Waits(batch.Standstill{Held: len(lv.leases) > 0, Holder: lv.waitingOn, Due: due}, now)
+	b.WaitingOn = batch.Standstill{Gate: lv.gate, InFlight: lv.inFlight, Held: len(lv.leases) > 0, Holder: lv.waitingOn, Due: due}.Why(now)
 	if lv.pace != nil && b.WaitingOn == "" && b.Status == batch.Running {
 		b.Rate = lv.pace.Rate(now)
 	}
@@ -97,17 +97,21 @@ const listSteps = 4096
 // Batches lists a tenant's batches, newest first.
 func (s *Store) Batches(ctx context.Context, q batch.BatchQuery) (list []batch.Batch, next *batch.ID, err error) {
 	var dues []time.Time
+	late := time.Now().Add(readTime)
+	size := 0
+	stored := q
+	stored.Status = 0 // which memory may know better
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		var before *[16]byte
-		if q.Before != nil {
-			before = (*[16]byte)(q.Before)
-		}
-		return backwards(bucketProgress.in(tx).Cursor(), q.Tenant[:], before, func(k []byte, steps int) (bool, error) {
+		return backwards(bucketProgress.in(tx).Cursor(), q.Tenant[:], (*[16]byte)(q.Before), func(k []byte, steps int) (bool, error) {
 			tenant, id := splitTenantKey(k)
-			if len(list) == q.Limit || steps > listSteps {
+			bid := batch.ID(id)
+			if bytes.Compare(bid[:], q.Since[:]) < 0 {
+				next = nil
 				return false, nil
 			}
-			bid := batch.ID(id)
+			if len(list) == q.Limit || steps > listSteps || size > readBytes || steps > 1 && time.Now().After(late) {
+				return false, nil
+			}
 			next = &bid
 			b, err := readBatch(tx, tenant, id)
 			if s.damaged(err, "batch", bid) {
@@ -116,8 +120,9 @@ func (s *Store) Batches(ctx context.Context, q batch.BatchQuery) (list []batch.B
 			if err != nil {
 				return false, err
 			}
-			if q.Status == 0 || q.Status == b.Status || q.Status == batch.Running && b.Status == batch.Queued {
+			if mayShow(b.Status, q.Status) && stored.Wants(b) {
 				list, dues = append(list, b), append(dues, firstDue(tx, b))
+				size += len(bucketBatches.in(tx).Get(k))
 			}
 			return true, nil
 		}, func() { next = nil })
@@ -127,11 +132,17 @@ func (s *Store) Batches(ctx context.Context, q batch.BatchQuery) (list []batch.B
 	}
 	kept := list[:0]
 	for i, b := range list {
-		if s.overlay(&b, dues[i]); q.Status == 0 || q.Status == b.Status {
+		if s.overlay(&b, dues[i]); q.Wants(b) {
 			kept = append(kept, b)
 		}
 	}
 	return kept, next, nil
+}
+
+// mayShow reports whether a batch that is kept with a status may be shown with
+// the one that is wanted: the first items of a queued one may be under way.
+func mayShow(kept, wanted batch.Status) bool {
+	return wanted == 0 || wanted == kept || wanted == batch.Running && kept == batch.Queued
 }
 
 // backwards walks the keys under a 16-byte prefix from the newest to the
@@ -300,9 +311,15 @@ func (s *Store) Body(ctx context.Context, m batch.Message) (body []byte, err err
 
 // readRefs returns the results a message names, as readSegments does.
 func readRefs(tx *bbolt.Tx, m batch.Message) (results []batch.Result, err error) {
+	var spec batch.Spec
 	for _, ref := range m.Refs {
 		k := batch.BlockKey{Tenant: m.Tenant, Batch: m.Batch, Part: ref.Part, Number: ref.Number}
-		first, _, err := readSpan(tx, k)
+		if batch.PartNumber(k.Part) > 0 && len(spec.Parts) == 0 { // else the indexes of the part are those of the batch
+			if spec, err = readSpec(tx, m.Tenant, m.Batch); err != nil {
+				return nil, err
+			}
+		}
+		first, _, err := readSpan(tx, &spec, k)
 		if err != nil {
 			return nil, err
 		}

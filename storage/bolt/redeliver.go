@@ -13,7 +13,7 @@ import (
 )
 
 // Redeliver has one message sent once more.
-func (s *Store) Redeliver(ctx context.Context, tenant batch.TenantID, id batch.MessageID) (m batch.Message, err error) {
+func (s *Store) Redeliver(ctx context.Context, tenant batch.TenantID, id batch.MessageID, once batch.Once) (m batch.Message, err error) {
 	if err := s.ready(ctx); err != nil {
 		return m, err
 	}
@@ -21,8 +21,10 @@ func (s *Store) Redeliver(ctx context.Context, tenant batch.TenantID, id batch.M
 		if m, err = readMessage(t.Tx, tenantKey(tenant, id)); err != nil {
 			return err
 		}
-		m, err = t.redeliver(s, m, true)
-		return err
+		if m, err = t.redeliver(s, m, true); err != nil {
+			return err
+		}
+		return t.bind(tenant, once, m.Batch, 0)
 	})
 	return m, err
 }
@@ -46,7 +48,7 @@ func (t *txn) redeliver(s *Store, m batch.Message, manual bool) (batch.Message, 
 		return m, t.putMessage(m)
 	}
 	if from == batch.MessageWaiting {
-		err = t.leave(m)
+		err = t.leave(s, m)
 	} else {
 		err = t.reopen(m)
 	}
@@ -81,7 +83,7 @@ const (
 )
 
 // RedeliverAll keeps the order to send many messages once more.
-func (s *Store) RedeliverAll(ctx context.Context, o batch.Redelivery) (wanted int, err error) {
+func (s *Store) RedeliverAll(ctx context.Context, o batch.Redelivery, once batch.Once) (wanted int, err error) {
 	if err := s.ready(ctx); err != nil {
 		return 0, err
 	}
@@ -90,16 +92,22 @@ func (s *Store) RedeliverAll(ctx context.Context, o batch.Redelivery) (wanted in
 	}
 	o.Made = time.Now().UTC()
 	o.After = batch.FirstMessageID(o.Since)
-	if o.Wanted, err = s.countWanted(ctx, o); err != nil || o.Wanted == 0 {
+	if o.Wanted, err = s.countWanted(ctx, o); err != nil || o.Wanted == 0 && once.Key == "" {
 		return 0, err
 	}
 	key := tenantKey(o.Tenant, batch.NewMessageID(o.Made))
 	err = s.do(s.small, 0, func(t *txn) error {
 		b := bucketOrders.in(t.Tx)
+		if o.Wanted == 0 {
+			return t.bind(o.Tenant, once, batch.ID{}, 0)
+		}
 		if n := countPrefix(b.Cursor(), o.Tenant[:], mostOrders); n == mostOrders {
 			return batch.Refuse(batch.Conflict, "too_many_redeliveries", "%d redeliveries are under way: wait until one has ended", n)
 		}
-		return b.Put(key, record.EncodeRedelivery(key, o))
+		if err := b.Put(key, record.EncodeRedelivery(key, o)); err != nil {
+			return broken(err)
+		}
+		return t.bind(o.Tenant, once, batch.ID{}, o.Wanted)
 	})
 	if err != nil {
 		return 0, err
@@ -168,22 +176,23 @@ func hasURL(tx *bbolt.Tx, m batch.Message) bool {
 // for.
 const orderAgain = time.Second
 
-// orderLoop carries orders out, one step at a time, until the store closes.
-// What is left then goes on at the next start.
+// orderLoop carries out what was ordered, redeliveries and moves, one step at
+// a time, until the store closes. What is left then goes on at the next start.
 func (s *Store) orderLoop() {
 	defer close(s.ordersEnded)
-	var last []byte
+	kinds := []*chores{{in: bucketOrders, advance: (*txn).advance}, {in: bucketMoves, advance: (*txn).move}}
 	for {
 		var wait <-chan time.Time
-		more, err := s.orderStep(&last)
-		switch {
-		case s.Err() != nil, errors.Is(err, errClosed):
-			return
-		case err != nil:
-			s.log.Error("a redelivery is put off", "error", err)
-			wait = time.After(orderAgain)
-		case more:
-			wait = time.After(0)
+		for _, o := range kinds {
+			switch more, err := o.step(s); {
+			case s.Err() != nil, errors.Is(err, errClosed):
+				return
+			case err != nil:
+				s.log.Error("an order is put off", "in", o.in, "error", err)
+				wait = time.After(orderAgain)
+			case more && wait == nil:
+				wait = time.After(0)
+			}
 		}
 		select {
 		case <-s.stop:
@@ -194,13 +203,20 @@ func (s *Store) orderLoop() {
 	}
 }
 
-// orderStep does the next step of the order behind the last that had one, so
-// that all have their turn.
-func (s *Store) orderStep(last *[]byte) (more bool, err error) {
+// chores are the orders of one kind, which have their turns.
+type chores struct {
+	in      table
+	advance func(t *txn, s *Store, key []byte) error
+	last    []byte // the key of the one that had its turn last
+}
+
+// step does the next step of the order whose turn it is. more is false if
+// there is none.
+func (o *chores) step(s *Store) (more bool, err error) {
 	var turn []byte
 	err = s.view(context.Background(), func(tx *bbolt.Tx) error {
-		c := bucketOrders.in(tx).Cursor()
-		k, _ := c.Seek(append(bytes.Clone(*last), 0))
+		c := o.in.in(tx).Cursor()
+		k, _ := c.Seek(append(bytes.Clone(o.last), 0))
 		if k == nil {
 			k, _ = c.First()
 		}
@@ -210,8 +226,8 @@ func (s *Store) orderStep(last *[]byte) (more bool, err error) {
 	if err != nil || turn == nil {
 		return false, err
 	}
-	*last = turn
-	return true, s.do(s.bulk, orderTakes<<10, func(t *txn) error { return t.advance(s, turn) })
+	o.last = turn
+	return true, s.do(s.bulk, orderTakes<<10, func(t *txn) error { return o.advance(t, s, turn) })
 }
 
 // advance does the next step of an order.

@@ -67,17 +67,26 @@ type Store struct {
 
 	watches batch.Watches
 
-	mu      sync.Mutex // guards what follows
-	live    map[batch.ID]*live
-	batches map[string]*rota[batch.ID] // by processor
-	turn    int                        // of the processors
-	lanes   *lanes
-	flights map[batch.MessageID]flight
-	posted  chan struct{}            // closed when the next message has been made
-	recent  map[batch.ID]*batch.Spec // of batches that ended lately
-	crowded map[batch.ID]int         // batches passed by for having so many blocks out
-	ends    []queued
+	mu        sync.Mutex // guards what follows
+	live      map[batch.ID]*live
+	batches   map[string]*rota[batch.ID] // by processor
+	turn      int                        // of the processors
+	lanes     *lanes
+	flights   map[batch.MessageID]flight
+	hand      map[batch.MessageID][]byte // bodies, together handBytes
+	handBytes int
+	posted    chan struct{}            // closed when the next message has been made
+	recent    map[batch.ID]*batch.Spec // of batches that ended lately
+	crowded   map[batch.ID]int         // batches passed by for having so many blocks out
+	ends      []queued                 // batches whose end is to be seen to
+	deadlines *rota[batch.ID]          // of batches that have one to come
 
+	reserved map[string]struct{}     // Idempotency-Keys of requests that are being received
+	uploads  map[partUpload]struct{} // of parts
+
+	stale [][]byte // hosts found at the start that are to be forgotten
+
+	tidied      chan struct{} // closed when the tidying is done
 	endsReady   chan struct{}
 	ordersReady chan struct{}
 	ordersEnded chan struct{}
@@ -109,7 +118,8 @@ func newStore(db *bbolt.DB, o Options) *Store {
 		committed: make(chan struct{}), sync: syncTx, failed: make(chan struct{}),
 		changed: make(chan struct{}, 1), messagesChanged: make(chan struct{}, 1),
 		live: map[batch.ID]*live{}, batches: map[string]*rota[batch.ID]{}, lanes: newLanes(),
-		flights: map[batch.MessageID]flight{}, posted: make(chan struct{}), crowded: map[batch.ID]int{}, recent: map[batch.ID]*batch.Spec{},
+		flights: map[batch.MessageID]flight{}, hand: map[batch.MessageID][]byte{}, posted: make(chan struct{}), crowded: map[batch.ID]int{}, recent: map[batch.ID]*batch.Spec{}, deadlines: newRota[batch.ID](),
+		reserved: map[string]struct{}{}, uploads: map[partUpload]struct{}{}, tidied: make(chan struct{}),
 		endsReady: make(chan struct{}, 1), ordersReady: make(chan struct{}, 1), ordersEnded: make(chan struct{}), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
 }
@@ -136,6 +146,7 @@ func (s *Store) Close() error {
 	<-s.committed
 	<-s.ended
 	<-s.ordersEnded
+	<-s.tidied
 	if kept := s.before; kept != nil { // a commit failed
 		s.show(nil)
 		kept.leave()

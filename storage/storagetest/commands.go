@@ -20,24 +20,106 @@ func (m *model) create(rt *rapid.T) {
 	m.batches = append(m.batches, b)
 }
 
+func (m *model) openOne(rt *rapid.T) {
+	if len(m.open) == 3 {
+		rt.Skip("enough are open")
+	}
+	g := m.sample(rt)
+	g.PerPart = rapid.IntRange(1, 4).Draw(rt, "per part")
+	o := &modelOpen{given: g.given(), there: map[int]bool{}}
+	_, err := m.openBatch(o.given)
+	m.ok(err)
+	m.open = append(m.open, o)
+}
+
+// pickPart draws a part of an open batch, whether it is there or not.
+func (m *model) pickPart(rt *rapid.T) (o *modelOpen, part int) {
+	if len(m.open) == 0 {
+		rt.Skip("none is open")
+	}
+	o = m.open[rapid.IntRange(0, len(m.open)-1).Draw(rt, "open batch")]
+	return o, rapid.IntRange(0, len(o.parts)-1).Draw(rt, "part")
+}
+
+func (m *model) putOne(rt *rapid.T) {
+	o, n := m.pickPart(rt)
+	st, p, err := m.stagePart(o.given, n)
+	m.ok(err)
+	defer st.Discard()
+	other := rapid.IntRange(0, 3).Draw(rt, "other content") == 0
+	if other {
+		p.SHA256[7]++
+	}
+	switch _, err = st.Keep(m.ctx, p, plenty); {
+	case other && o.there[n]:
+		m.refused(err, batch.Conflict)
+	case other: // then it is taken out again
+		m.ok(err)
+		m.ok(m.DropPart(m.ctx, o.Tenant, o.ID, n))
+	default:
+		m.ok(err)
+		o.there[n] = true
+	}
+}
+
+// halfPart begins an upload that is never kept, and perhaps never discarded.
+func (m *model) halfPart(rt *rapid.T) {
+	o, n := m.pickPart(rt)
+	st, _, err := m.stagePart(o.given, n)
+	m.ok(err)
+	if rapid.Bool().Draw(rt, "discard") {
+		st.Discard()
+	}
+}
+
+func (m *model) dropOne(rt *rapid.T) {
+	o, n := m.pickPart(rt)
+	m.ok(m.DropPart(m.ctx, o.Tenant, o.ID, n))
+	delete(o.there, n)
+}
+
+func (m *model) sealOne(rt *rapid.T) {
+	o, _ := m.pickPart(rt)
+	b, err := m.seal(o.given)
+	if len(o.there) < len(o.parts) {
+		m.refused(err, batch.Conflict)
+		return
+	}
+	m.ok(err)
+	m.same("spec", b.Spec, o.Spec)
+	m.made.add(o.given)
+	m.open = slices.DeleteFunc(m.open, func(other *modelOpen) bool { return other == o })
+	m.batches = append(m.batches, &modelBatch{
+		given: o.given, status: batch.Queued, items: make([]modelItem, o.Items), messages: map[batch.MessageID]*modelMessage{},
+	})
+}
+
 func (m *model) sample(rt *rapid.T) sample {
-	return sample{
+	g := sample{
 		Tenant:   tenant(byte(rapid.IntRange(0, 1).Draw(rt, "tenant"))),
 		Items:    rapid.IntRange(1, 9).Draw(rt, "items"),
 		PerBlock: rapid.IntRange(1, 4).Draw(rt, "per block"),
+		PerPart:  rapid.SampledFrom([]int{0, 0, 1, 2, 5}).Draw(rt, "per part"),
 		Item:     strange,
 		Options: batch.Options{
 			Processor:         rapid.SampledFrom([]string{work, "play"}).Draw(rt, "processor"),
 			CallbackURL:       rapid.SampledFrom([]string{hook, hook, "http://b.example/", ""}).Draw(rt, "callback"),
 			CallbackMode:      rapid.SampledFrom([]batch.Mode{batch.ModeResults, batch.ModeResults, batch.ModeSummary, batch.ModePull}).Draw(rt, "mode"),
 			CallbackEvents:    rapid.SampledFrom([][]string{nil, {batch.TypeProgress}}).Draw(rt, "events"),
+			IDField:           rapid.SampledFrom([]string{"", "/id"}).Draw(rt, "id field"),
 			CallbackPageItems: rapid.IntRange(1, 4).Draw(rt, "page"),
+			MaxFailures:       rapid.SampledFrom([]batch.Tolerance{"", "", "0", "1", "30%"}).Draw(rt, "max failures"),
 		},
 	}
+	if g.Options.IDField != "" {
+		g.Item = nil // each has an id
+	}
+	return g
 }
 
 func (m *model) discard(rt *rapid.T) {
 	g := m.sample(rt).given()
+	g.parts = nil
 	st, err := m.stage(g)
 	m.ok(err)
 	st.Discard()
@@ -54,13 +136,14 @@ func (m *model) claim(rt *rapid.T) {
 	}
 	ws := m.claimAs(c)
 	for _, w := range ws {
-		b, n := m.find(w.Lease.Block.Batch), int(w.Lease.Block.Number)
+		b := m.find(w.Lease.Block.Batch)
+		n := b.Ordinal(w.Lease.Block)
 		if why := m.claimable(c, b, n); why != "" {
 			m.t.Fatalf("block %d was claimed although %s", n, why)
 		}
 		m.same("claimed items", indexes(w), b.due(n))
 		for _, it := range w.Items {
-			m.same("attempts", it.Attempts, b.items[it.Index].attempts)
+			m.same("attempts and deaths", []int{it.Attempts, it.Deaths}, []int{b.items[it.Index].attempts, b.items[it.Index].deaths})
 		}
 		m.held = append(m.held, w)
 		b.claimed = true
@@ -118,18 +201,21 @@ func (m *model) report(rt *rapid.T, w batch.Work) (r batch.Report, sound bool) {
 			continue
 		}
 		made := b.items[it.Index].attempts + 1
-		switch rapid.SampledFrom([]string{"result", "result", "result", "again", "later", ""}).Draw(rt, "outcome") {
+		switch rapid.SampledFrom([]string{"result", "result", "result", "again", "later", "death", ""}).Draw(rt, "outcome") {
 		case "result":
 			res := outcome(it.Index, it.ID)
 			res.Attempts = made
 			r.Results = append(r.Results, res)
 		case "again":
-			r.Again = append(r.Again, batch.Again{Index: it.Index, Attempts: made, Due: now()})
+			r.Again = append(r.Again, batch.Again{Index: it.Index, Attempts: made, Deaths: b.items[it.Index].deaths, Due: now()})
 		case "later":
 			r.Again = append(r.Again, batch.Again{Index: it.Index, Attempts: made, Due: now().Add(time.Hour)})
+		case "death":
+			r.Again = append(r.Again, batch.Again{Index: it.Index, Attempts: made, Deaths: min(b.items[it.Index].deaths+1, 15), Due: now()})
 		}
 	}
-	items, recorded := b.span(int(w.Lease.Block.Number))
+	number := b.Ordinal(w.Lease.Block)
+	items, recorded := b.span(number)
 	if recorded+len(r.Results) == len(items) {
 		r.Release = true
 	}
@@ -138,7 +224,7 @@ func (m *model) report(rt *rapid.T, w batch.Work) (r batch.Report, sound bool) {
 	}
 	for i, it := range items {
 		if it.result != nil {
-			r.Results = append(r.Results, outcome(b.first[w.Lease.Block.Number]+i, "twice"))
+			r.Results = append(r.Results, outcome(b.first[number]+i, "twice"))
 			return r, false
 		}
 	}
@@ -147,7 +233,7 @@ func (m *model) report(rt *rapid.T, w batch.Work) (r batch.Report, sound bool) {
 
 // apply moves the model by a report.
 func (m *model) apply(b *modelBatch, w batch.Work, r batch.Report) {
-	if b.status == batch.Queued {
+	if b.begun = true; b.status == batch.Queued {
 		b.status = batch.Running
 	}
 	for _, res := range r.Results {
@@ -155,8 +241,9 @@ func (m *model) apply(b *modelBatch, w batch.Work, r batch.Report) {
 		b.items[res.Index] = modelItem{result: &res, attempts: res.Attempts}
 	}
 	for _, a := range r.Again {
-		b.items[a.Index] = modelItem{attempts: a.Attempts, later: a.Due.After(time.Now())}
+		b.items[a.Index] = modelItem{attempts: a.Attempts, deaths: a.Deaths, later: a.Due.After(time.Now())}
 	}
+	b.strain()
 	if r.Release {
 		m.held = slices.DeleteFunc(m.held, func(o batch.Work) bool { return o.Lease == w.Lease })
 		m.dropped = append(m.dropped, w)
@@ -164,13 +251,25 @@ func (m *model) apply(b *modelBatch, w batch.Work, r batch.Report) {
 	m.settle(b)
 }
 
-func (m *model) cancel(rt *rapid.T) {
+// strain stops a batch of which more items have failed than may.
+func (b *modelBatch) strain() {
+	if !b.status.Terminal() && !b.ending() && b.done().Failed > b.Options.MaxFailures.Allows(b.Items) {
+		b.status, b.reason = batch.Canceling, batch.CodeTooManyFailures
+	}
+}
+
+// any draws a batch.
+func (m *model) any(rt *rapid.T) *modelBatch {
 	if len(m.batches) == 0 {
 		rt.Skip("no batch")
 	}
-	b := m.batches[rapid.IntRange(0, len(m.batches)-1).Draw(rt, "batch")]
+	return m.batches[rapid.IntRange(0, len(m.batches)-1).Draw(rt, "batch")]
+}
+
+func (m *model) cancel(rt *rapid.T) {
+	b := m.any(rt)
 	got, err := m.Cancel(m.ctx, b.Tenant, b.ID)
-	if b.status == batch.Completed {
+	if b.lapsed || b.status == batch.Completed {
 		m.refused(err, batch.Conflict)
 		return
 	}
@@ -182,6 +281,90 @@ func (m *model) cancel(rt *rapid.T) {
 	if got.Status != batch.Canceling && got.Status != b.status {
 		m.t.Fatalf("the batch is %v, want %v", got.Status, b.status)
 	}
+}
+
+func (m *model) pause(rt *rapid.T) {
+	b := m.any(rt)
+	got, err := m.Pause(m.ctx, b.Tenant, b.ID)
+	if b.ending() || b.status.Terminal() {
+		m.refused(err, batch.Conflict)
+		return
+	}
+	m.ok(err)
+	b.status = batch.Paused
+	m.same("status", got.Status, batch.Paused)
+}
+
+func (m *model) resume(rt *rapid.T) {
+	b := m.any(rt)
+	_, err := m.Resume(m.ctx, b.Tenant, b.ID)
+	if b.ending() || b.status.Terminal() {
+		m.refused(err, batch.Conflict)
+		return
+	}
+	m.ok(err)
+	if b.status == batch.Paused {
+		b.status = batch.Queued
+		if b.begun {
+			b.status = batch.Running
+		}
+	}
+}
+
+// amend changes where the messages go and how much may fail.
+func (m *model) amend(rt *rapid.T) {
+	b := m.any(rt)
+	var a batch.Amendment
+	if rapid.Bool().Draw(rt, "url") {
+		url := rapid.SampledFrom([]string{hook, "http://b.example/"}).Draw(rt, "callback")
+		a.CallbackURL = &url
+	}
+	if rapid.Bool().Draw(rt, "failures") {
+		may := rapid.SampledFrom([]batch.Tolerance{"", "0", "1"}).Draw(rt, "max failures")
+		a.MaxFailures = &may
+	}
+	late := a.MaxFailures != nil && (b.ending() || b.status.Terminal())
+	if late || a.CallbackURL != nil && !b.Options.Messages() {
+		_, err := m.Amend(m.ctx, b.Tenant, b.ID, a)
+		m.refused(err, batch.Conflict)
+		return
+	}
+	m.fixture.amend(b.given, a)
+	b.strain()
+	m.settle(b)
+	m.learn()
+	b.move(m)
+}
+
+// move waits until what waits does so for the host it goes to.
+func (b *modelBatch) move(m *model) {
+	if b.Options.CallbackURL == "" {
+		return
+	}
+	host := batch.CallbackHost(b.Options.CallbackURL)
+	m.eventually("messages move", func() bool {
+		return !slices.ContainsFunc(m.messagesOf(b.given), func(msg batch.Message) bool {
+			return (msg.State == batch.MessageWaiting || msg.State == batch.MessageParked) && msg.Host != host
+		})
+	})
+	for _, msg := range b.messages {
+		if msg.state == batch.MessageWaiting {
+			msg.host = host
+		}
+	}
+}
+
+// expire has the deadline of a batch pass.
+func (m *model) expire(rt *rapid.T) {
+	b := m.any(rt)
+	if b.ending() || b.status.Terminal() {
+		_, err := m.Amend(m.ctx, b.Tenant, b.ID, deadline(time.Millisecond))
+		m.refused(err, batch.Conflict)
+		return
+	}
+	m.fixture.expire(b.given)
+	b.lapsed = true
+	m.settle(b)
 }
 
 func (m *model) take(rt *rapid.T) {
@@ -253,9 +436,13 @@ func (m *model) land(o batch.AttemptOutcome) {
 		msg.manual = false
 	}
 	msg.state, msg.later = o.State, o.Due.After(time.Now())
+	msg.host = batch.CallbackHost(b.Options.CallbackURL)
+	if msg.state.Settled() && !msg.again {
+		msg.host = d.Host
+	}
 	switch {
 	case msg.again:
-		*msg = modelMessage{typ: msg.typ, state: batch.MessageWaiting, made: msg.made, attempts: msg.attempts, settled: msg.settled, manual: true}
+		*msg = modelMessage{typ: msg.typ, host: msg.host, state: batch.MessageWaiting, made: msg.made, attempts: msg.attempts, settled: msg.settled, manual: true}
 	case msg.progress() && o.State == batch.MessageWaiting && !o.Refund:
 		msg.state, msg.later = batch.MessageExhausted, false
 	}
@@ -294,18 +481,19 @@ func (m *model) redeliver(rt *rapid.T) {
 		rt.Skip("no message")
 	}
 	id := all[rapid.IntRange(0, len(all)-1).Draw(rt, "message")]
-	m.sendAgain(m.find(id.Batch).messages[id.ID], true)
-	_, err := m.Redeliver(m.ctx, id.Tenant, id.ID)
+	m.find(id.Batch).sendAgain(m.find(id.Batch).messages[id.ID], true)
+	_, err := m.Redeliver(m.ctx, id.Tenant, id.ID, batch.Once{})
 	m.ok(err)
 }
 
 // sendAgain moves a message that is asked for.
-func (m *model) sendAgain(msg *modelMessage, manual bool) {
+func (b *modelBatch) sendAgain(msg *modelMessage, manual bool) {
 	if msg.state == batch.MessageSending {
 		msg.again = true
 		return
 	}
 	msg.state, msg.later, msg.manual = batch.MessageWaiting, false, manual
+	msg.host = batch.CallbackHost(b.Options.CallbackURL)
 }
 
 func (m *model) redeliverAll(rt *rapid.T) {
@@ -315,17 +503,17 @@ func (m *model) redeliverAll(rt *rapid.T) {
 		Host:   rapid.SampledFrom([]string{"", "shop.example:443", "b.example:80"}).Draw(rt, "host"),
 	}
 	m.learn()
-	var wanted []*modelMessage
+	wanted := map[*modelMessage]*modelBatch{}
 	for _, b := range m.batches {
 		for _, msg := range b.messages {
-			if own, _ := b.hosts(); b.Tenant == r.Tenant && msg.state == r.State && !msg.progress() && (r.Host == "" || r.Host == own.host) {
-				wanted = append(wanted, msg)
+			if b.Tenant == r.Tenant && msg.state == r.State && !msg.progress() && (r.Host == "" || r.Host == msg.host) {
+				wanted[msg] = b
 			}
 		}
 	}
 	m.order(r, len(wanted))
-	for _, msg := range wanted {
-		m.sendAgain(msg, false)
+	for msg, b := range wanted {
+		b.sendAgain(msg, false)
 	}
 }
 
@@ -342,7 +530,7 @@ func (m *model) restart(rt *rapid.T) {
 		m.land(o)
 	}
 	for h, known := range m.health {
-		if !known.Notable() { // that it answered is found out again
+		if !known.Notable() && (h.all || !known.Proven()) { // that it answered once is found out again
 			delete(m.health, h)
 		}
 	}
