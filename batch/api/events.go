@@ -150,7 +150,7 @@ func (out *stream) breathe() error {
 // allEvents follows all batches of the tenant.
 func (s *server) allEvents(w http.ResponseWriter, r *request) error {
 	began := time.Now()
-	since, err := lastEnd(r.Header, began)
+	since, resumes, err := lastEnd(r.Header, began)
 	if err != nil {
 		return err
 	}
@@ -163,7 +163,12 @@ func (s *server) allEvents(w http.ResponseWriter, r *request) error {
 	defer watch.Close()
 	return s.stream(w, r, func(ctx context.Context, out *stream) error {
 		p := &parade{s: s, stream: out, tenant: r.tenant, watch: watch, since: since, sent: map[batch.ID]string{}, again: map[batch.ID]time.Time{}}
-		err := p.catchUp(ctx, began)
+		if resumes {
+			if err := p.ends(ctx); err != nil {
+				return err
+			}
+		}
+		err := p.underWay(ctx, began)
 		for err == nil && p.wait(ctx) {
 			err = p.round(ctx)
 		}
@@ -173,16 +178,16 @@ func (s *server) allEvents(w http.ResponseWriter, r *request) error {
 
 // lastEnd reads the id of the last event a client has got: all batches that
 // ended before were shown to him.
-func lastEnd(h http.Header, now time.Time) (time.Time, error) {
+func lastEnd(h http.Header, now time.Time) (since time.Time, resumes bool, err error) {
 	last := h.Get("Last-Event-ID")
 	if last == "" {
-		return now, nil
+		return now, false, nil
 	}
 	ms, err := strconv.ParseInt(last, 10, 64)
 	if err != nil || ms < 0 {
-		return now, badParam("bad_last_event_id", "Last-Event-ID is the id of an event of this stream")
+		return now, false, badParam("bad_last_event_id", "Last-Event-ID is the id of an event of this stream")
 	}
-	return time.UnixMilli(min(ms, now.UnixMilli())), nil
+	return time.UnixMilli(min(ms, now.UnixMilli())), true, nil
 }
 
 // A parade shows a client the batches of a tenant as they change. What he does
@@ -205,9 +210,8 @@ const (
 	endSlack   = 5 * time.Second // by which the end of a batch may be older than what is shown before
 )
 
-// catchUp shows what has ended since, and then everything that has not. It is
-// the beginning, and what is done when too much has changed to be named.
-func (p *parade) catchUp(ctx context.Context, now time.Time) error {
+// ends shows what has ended since.
+func (p *parade) ends(ctx context.Context) error {
 	for at := (&batch.EndedAt{Time: p.since.Add(-endSlack)}); at != nil; {
 		list, next, err := p.s.Store.Ended(ctx, p.tenant, *at, paradePage)
 		if err != nil {
@@ -220,6 +224,11 @@ func (p *parade) catchUp(ctx context.Context, now time.Time) error {
 			p.since = next.Time
 		}
 	}
+	return nil
+}
+
+// underWay shows everything that has not ended, after what had ended by now.
+func (p *parade) underWay(ctx context.Context, now time.Time) error {
 	p.since = now
 	for id := (&batch.ID{}); id != nil; {
 		list, next, err := p.s.Store.Active(ctx, p.tenant, *id, paradePage)
@@ -279,9 +288,12 @@ func (p *parade) round(ctx context.Context) error {
 	p.looked = time.Now()
 	p.seen = p.watch.Version()
 	hints, missed := p.watch.Take()
-	if missed {
+	if missed { // too much has changed to be named
 		clear(p.again)
-		return p.catchUp(ctx, p.looked)
+		if err := p.ends(ctx); err != nil {
+			return err
+		}
+		return p.underWay(ctx, p.looked)
 	}
 	again := p.again
 	p.again = map[batch.ID]time.Time{}

@@ -69,7 +69,7 @@ func splitTenantKey(k []byte) (t batch.TenantID, id [16]byte) {
 
 func endedKey(t batch.TenantID, at time.Time, id batch.ID) []byte {
 	b := append(make([]byte, 0, 40), t[:]...)
-	b = be.AppendUint64(b, uint64(at.UnixMilli()))
+	b = be.AppendUint64(b, uint64(max(0, at.UnixMilli())))
 	return append(b, id[:]...)
 }
 

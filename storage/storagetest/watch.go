@@ -36,10 +36,7 @@ var watching = cases{
 		s.hinted(one, false, func() { s.pause(g) })
 		s.hinted(one, false, func() { s.resume(g) })
 		low := batch.PriorityLow
-		s.hinted(one, false, func() {
-			_, err := s.Amend(s.ctx, g.Tenant, g.ID, batch.Amendment{Priority: &low})
-			s.ok(err)
-		})
+		s.hinted(one, false, func() { s.amend(g, batch.Amendment{Priority: &low}) })
 		s.hinted(one, true, func() { s.cancel(g) })
 		s.same("ended", s.batch(g).Status, batch.Canceled)
 	}},
