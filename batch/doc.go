@@ -41,6 +41,10 @@
 // which is tried once and replaced by the next. And whoever has a message may
 // follow its links without a key, for as long as the batch is there ([Links]).
 //
+// Who watches a batch is hinted at its changes once they are durable, and reads
+// it ([Watches]). A batch that moves has a [Pace]; one that does not says why
+// ([Standstill]).
+//
 // # A batch
 //
 //	         parts, seal

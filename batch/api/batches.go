@@ -45,6 +45,7 @@ type callbackView struct {
 		Waiting   int `json:"waiting"`
 		Delivered int `json:"delivered"`
 		Exhausted int `json:"exhausted"`
+		Other     int `json:"other"` // canceled, blocked, pulled
 	} `json:"messages"`
 }
 
@@ -74,6 +75,7 @@ func (s *server) viewBatch(b batch.Batch) batchView {
 	v.Callback.Messages.Waiting = b.Messages.Waiting
 	v.Callback.Messages.Delivered = b.Messages.Delivered
 	v.Callback.Messages.Exhausted = b.Messages.Exhausted
+	v.Callback.Messages.Other = b.Messages.Other
 	if b.Rate > 0 {
 		rate := shortRate(b.Rate)
 		v.Rate, v.ETA = &rate, timeOrNull(b.ETA(time.Now()))
