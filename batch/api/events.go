@@ -240,6 +240,7 @@ func (p *parade) underWay(ctx context.Context, now time.Time) error {
 		}
 		id = next
 	}
+	p.looked = time.Now()
 	return nil
 }
 

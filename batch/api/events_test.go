@@ -297,8 +297,12 @@ func TestFollowingAllBatches(t *testing.T) {
 		}
 		time.Sleep(2 * tagPause)
 		last, n := map[batch.ID]int{}, 0
+		at := map[batch.ID]time.Time{}
 		for _, e := range heard(events) {
-			last[e.batch.ID] = e.batch.Counts.Succeeded
+			if apart := e.at.Sub(at[e.batch.ID]); apart < tagPause {
+				t.Errorf("two are %s apart", apart)
+			}
+			last[e.batch.ID], at[e.batch.ID] = e.batch.Counts.Succeeded, e.at
 			n++
 		}
 		if n < 10 || n > 14 || last[a] != 1000 || last[b] != 1000 {
