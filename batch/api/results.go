@@ -100,6 +100,9 @@ func (s *server) results(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	if q.query.Round == 0 { // a retry meanwhile changes nothing of this answer
+		q.query.Round = page.Batch.Round
+	}
 	q.header(w, page.Batch)
 	out := code(w, r.Request)
 	defer out.free()
@@ -116,9 +119,9 @@ func (s *server) sendResults(ctx context.Context, q *resultsRequest, page batch.
 	for begun := false; ; begun = true {
 		buf = q.form.append(buf, page.Results, q.sent == 0)
 		q.sent += len(page.Results)
-		over := q.sent >= q.limit || page.Last && (!q.follow || page.Batch.Status.Terminal())
+		over := q.sent >= q.limit || page.Last && (!q.follow || q.settled(page.Batch))
 		if over && q.form.paged {
-			buf = appendNext(buf, page)
+			buf = q.appendNext(buf, page)
 		}
 		if len(buf) > 0 || over || !begun {
 			if err := out.send(buf, over); err != nil || over {
@@ -135,6 +138,11 @@ func (s *server) sendResults(ctx context.Context, q *resultsRequest, page batch.
 			return fmt.Errorf("results from %d on: %w", q.query.From, err)
 		}
 	}
+}
+
+// settled reports whether the results that are asked for will not change.
+func (q *resultsRequest) settled(b batch.Batch) bool {
+	return q.query.Round < b.Round || b.Status.Terminal()
 }
 
 // more waits until there may be more results. It reports false if the server
@@ -158,16 +166,16 @@ func (q *resultsRequest) header(w http.ResponseWriter, b batch.Batch) {
 	default:
 		h.Set("Content-Type", q.form.name)
 	}
-	if !q.follow && b.Done.Sum() < b.Items {
+	if !q.follow && q.query.Round == b.Round && b.Done.Sum() < b.Items {
 		h.Set("Callbatch-Incomplete", "true")
 	}
 }
 
 // appendNext ends a page of JSON: with where to go on, or null when nothing
 // will ever follow.
-func appendNext(dst []byte, page batch.ResultPage) []byte {
+func (q *resultsRequest) appendNext(dst []byte, page batch.ResultPage) []byte {
 	dst = append(dst, `],"next":`...)
-	if page.Last && page.Batch.Status.Terminal() {
+	if page.Last && q.settled(page.Batch) {
 		dst = append(dst, "null"...)
 	} else {
 		dst = strconv.AppendInt(dst, int64(page.Next-1), 10)
@@ -203,6 +211,9 @@ func newResultsRequest(w http.ResponseWriter, r *request) (*resultsRequest, erro
 		most = jsonResults
 	}
 	if q.limit, err = number(r.query, "limit", 1, most); err != nil {
+		return nil, err
+	}
+	if q.query.Round, err = number(r.query, "round", 1, 0); err != nil {
 		return nil, err
 	}
 	q.follow = r.query.Get("follow") == "true"

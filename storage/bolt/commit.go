@@ -39,7 +39,7 @@ type txn struct {
 	health   map[hostKey]batch.Health     // of hosts, where it changes
 	kept     map[batch.TenantID]int       // hosts more on the disk
 	posted   bool                         // a message was made
-	made     []queued                     // batches that did not exist before
+	touched  []queued                     // batches that came or went
 	dirty    []*entry
 	afters   []func()
 }
@@ -231,7 +231,7 @@ func (s *Store) tell(t *txn) {
 	if !s.watches.Any() {
 		return
 	}
-	for _, b := range t.made {
+	for _, b := range t.touched {
 		s.watches.Tell(b.tenant, b.id, batch.Moved)
 	}
 	for _, e := range t.dirty {

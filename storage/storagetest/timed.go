@@ -20,6 +20,7 @@ func RunTimed(t *testing.T, open Opener, in func(t *testing.T, f func(t *testing
 		{"window", lapsing},
 		{"progress", telling},
 		{"pace", pacing},
+		{"retain", retaining},
 		{"left alone", leftAlone},
 		{"forget", forgetting},
 		{"due", timing},

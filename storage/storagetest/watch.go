@@ -127,6 +127,22 @@ var watching = cases{
 		s.restart()
 		s.same("after a restart", s.over(tenant(1), at[2], 2), want[2:])
 	}},
+	{"one that goes on in another round is under way, and one that is deleted nowhere", func(s *fixture) {
+		g := s.create(mine(5))
+		s.complete()
+		all, one := s.Watch(g.Tenant, nil), s.Watch(g.Tenant, &g.ID)
+		defer all.Close()
+		defer one.Close()
+		s.hinted(one, false, func() { s.retry(g, batch.Retry{From: 1}) })
+		s.took(all, g)
+		s.same("under way", s.active(g.Tenant, 2), []batch.ID{g.ID})
+		s.same("ended", len(s.over(g.Tenant, time.Time{}, 2)), 0)
+		s.hinted(one, true, func() { s.cancel(g) })
+		s.same("under way", len(s.active(g.Tenant, 2)), 0)
+		s.same("ended", s.over(g.Tenant, time.Time{}, 2), []batch.ID{g.ID})
+		s.hinted(one, false, func() { s.remove(g, true) })
+		s.same("ended", len(s.over(g.Tenant, time.Time{}, 2)), 0)
+	}},
 	{"a batch of which all waits for its next attempt says so, whoever looked", func(s *fixture) {
 		g := s.create(sample{Items: 2, PerBlock: 1})
 		s.same("waiting on, when others are served", s.batch(g).WaitingOn, batch.WaitingCapacity)
