@@ -177,7 +177,7 @@ var pacing = cases{
 		if b.Rate < 3.5 || b.Rate > 4.5 {
 			s.t.Fatalf("the rate is %v, it is 4 a second", b.Rate)
 		}
-		if left := b.ETA(time.Now()).Sub(time.Now()); left < 13*time.Second || left > 17*time.Second {
+		if left := time.Until(b.ETA(time.Now())); left < 13*time.Second || left > 17*time.Second {
 			s.t.Fatalf("60 at 4 a second are left and take %v", left)
 		}
 		s.record(letGo(w))
