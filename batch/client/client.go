@@ -71,7 +71,8 @@ type SubmitOptions struct {
 
 // Submit sends a batch as a stream and returns it once it is durable. It is
 // not tried again by itself: after [Unreachable] with Unknown set the batch
-// may or may not exist, and only with an idempotency key is it safe to ask. A body that is an io.Closer is closed.
+// may or may not exist, and only with an idempotency key is it safe to ask. A
+// body that is an io.Closer is closed.
 func (c *Client) Submit(ctx context.Context, body io.Reader, o SubmitOptions) (Batch, error) {
 	req, err := c.request(ctx, http.MethodPost, "/v1/batches", optionsQuery(o.Options), body)
 	if err != nil {
@@ -82,6 +83,27 @@ func (c *Client) Submit(ctx context.Context, body io.Reader, o SubmitOptions) (B
 	var b Batch
 	_, err = c.decode(req, &b)
 	return b, err
+}
+
+// Validate has a batch checked in full, and nothing of it kept. It returns how
+// many items there are.
+func (c *Client) Validate(ctx context.Context, body io.Reader, o SubmitOptions) (total int, err error) {
+	q := optionsQuery(o.Options)
+	q.Set("validate_only", "true")
+	req, err := c.request(ctx, http.MethodPost, "/v1/batches", q, body)
+	if err != nil {
+		return 0, err
+	}
+	describe(req, o.ContentType, o.ContentEncoding, o.Length)
+	var answer validity
+	_, err = c.decode(req, &answer)
+	return answer.Total, err
+}
+
+// validity is the answer to what was only to be checked, and is fine.
+type validity struct {
+	Valid bool `json:"valid"`
+	Total int  `json:"total"`
 }
 
 // optionsQuery writes options as query parameters.
@@ -146,6 +168,57 @@ func (c *Client) Cancel(ctx context.Context, id string) (b Batch, err error) {
 	return b, err
 }
 
+// RetryOptions say what the next round of a batch is for: without IDs and
+// Indexes for all that did not succeed.
+type RetryOptions struct {
+	FromRound int            // the round that has ended
+	IDs       []string       // of items
+	Indexes   []int          // of items
+	ExpiresIn *time.Duration // its deadline, from now; 0: none; nil: the batch's own, anew
+
+	IdempotencyKey string // makes it safe to ask again; default none
+}
+
+// Retry opens the next round of a batch that has ended and returns the batch
+// as it is now.
+func (c *Client) Retry(ctx context.Context, id string, o RetryOptions) (b Batch, err error) {
+	in := struct {
+		FromRound int      `json:"from_round"`
+		IDs       []string `json:"ids,omitempty"`
+		Indexes   []int    `json:"indexes,omitempty"`
+		ExpiresIn string   `json:"expires_in,omitempty"`
+	}{FromRound: o.FromRound, IDs: o.IDs, Indexes: o.Indexes}
+	if o.ExpiresIn != nil {
+		in.ExpiresIn = o.ExpiresIn.String()
+	}
+	err = c.postOnce(ctx, "/v1/batches/"+url.PathEscape(id)+"/retry", o.IdempotencyKey, in, &b)
+	return b, err
+}
+
+// Delete takes a batch away that has ended. Force gives up the messages that
+// are owed.
+func (c *Client) Delete(ctx context.Context, id string, force bool) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errSlow)
+	defer cancel()
+	q := url.Values{}
+	if force {
+		q.Set("force", "true")
+	}
+	req, err := c.request(ctx, http.MethodDelete, "/v1/batches/"+url.PathEscape(id), q, nil)
+	if err != nil {
+		return err
+	}
+	res, err := c.send(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusNoContent {
+		return c.stranger(res)
+	}
+	return nil
+}
+
 // ListOptions select a page of a list.
 type ListOptions struct {
 	Status string // only what has it; empty: any
@@ -207,6 +280,11 @@ func (c *Client) call(ctx context.Context, method, path string, q url.Values, in
 
 // post makes a call with a body and decodes the answer.
 func (c *Client) post(ctx context.Context, path string, in, into any) error {
+	return c.postOnce(ctx, path, "", in, into)
+}
+
+// postOnce is post with an idempotency key, which may be empty.
+func (c *Client) postOnce(ctx context.Context, path, idempotencyKey string, in, into any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return fmt.Errorf("POST %s: %w", path, err)
@@ -218,6 +296,7 @@ func (c *Client) post(ctx context.Context, path string, in, into any) error {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	bear(req, idempotencyKey)
 	_, err = c.decode(req, into)
 	return err
 }

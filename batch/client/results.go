@@ -21,6 +21,7 @@ type ResultOptions struct {
 	After  *int   // only results with a greater index; nil: from the first on
 	Limit  int    // at most; 0: all there are
 	Status string // only what has it; empty: any
+	Round  int    // as this round left them; 0: the current one
 }
 
 // Results is a stream of results. It is closed by its reader.
@@ -44,6 +45,9 @@ func (c *Client) Results(ctx context.Context, id string, o ResultOptions) (*Resu
 	}
 	if o.Status != "" {
 		q.Set("status", o.Status)
+	}
+	if o.Round > 0 {
+		q.Set("round", strconv.Itoa(o.Round))
 	}
 	req, err := c.request(ctx, http.MethodGet, "/v1/batches/"+url.PathEscape(id)+"/results", q, nil)
 	if err != nil {
