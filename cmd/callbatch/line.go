@@ -32,13 +32,17 @@ func writeDocument(w *world, doc any) error {
 
 // writeAround writes a document as [writeDocument] does, whose members are those
 // of head, a JSON text, and those of tail if there is one. The text stays as it
-// is, byte for byte. Callbatch's are of one line; another's are drawn together.
+// is, byte for byte; none at all is null. Callbatch's are of one line; another's
+// are drawn together.
 func writeAround(w *world, head any, member string, text []byte, tail any) error {
 	line, err := documentLine(head)
 	if err != nil {
 		return err
 	}
 	v := jsontext.Value(text)
+	if len(v) == 0 {
+		v = jsontext.Value("null")
+	}
 	if bytes.ContainsAny(v, "\r\n") { // in JSON always white space
 		v = bytes.Clone(v)
 		if err := v.Compact(); err != nil {

@@ -98,9 +98,13 @@ func TestBodiesStayTheBytesThatAreSent(t *testing.T) {
 
 // TestABodyIsOneLine has one that another server sent.
 func TestABodyIsOneLine(t *testing.T) {
-	var out bytes.Buffer
-	err := writeAround(&world{stdout: &out}, map[string]int{"a": 1}, "body", []byte("{\r\n\"b\": \"\u2028\"\n}"), nil)
-	if want := "{\"a\":1,\"body\":{\"b\":\"\u2028\"}}\n"; err != nil || out.String() != want {
-		t.Errorf("%q (%v), want %q", &out, err, want)
+	for body, want := range map[string]string{
+		"{\r\n\"b\": \"\u2028\"\n}": "{\"a\":1,\"body\":{\"b\":\"\u2028\"}}\n",
+		"":                          "{\"a\":1,\"body\":null}\n",
+	} {
+		var out bytes.Buffer
+		if err := writeAround(&world{stdout: &out}, map[string]int{"a": 1}, "body", []byte(body), nil); err != nil || out.String() != want {
+			t.Errorf("%q (%v), want %q", &out, err, want)
+		}
 	}
 }
