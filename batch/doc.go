@@ -114,8 +114,8 @@
 // [Progress.Resume], [Progress.Amend]. What do its deadline and its failures:
 // [Progress.Lapse], [Progress.Strain]. Is the batch over: [Progress.Over].
 // What does a report change: [BlockState.Apply], [Progress.Absorb]. When is
-// the next try: [Policy.Next]. Is it the item that kills its workers:
-// [Failure.At]. What goes into which message: [RangeMessages],
+// the next try: [Policy.Next]. Is it the item that kills its workers, or the
+// process: [Failure.At], [Fatal]. What goes into which message: [RangeMessages],
 // [EndMessages], [ProgressMessage]. What does an attempt leave behind:
 // [Message.Close], [Health.After]. May the terminal message go:
 // [Progress.Deliver]. May a host be sent more: [Health.Allows]. What is sent

@@ -18,7 +18,7 @@ type BlockState struct {
 type ItemState struct {
 	Status   ItemStatus
 	Attempts int       // that were counted
-	Deaths   int       // how many of them ended in the death of a worker; 0 to 15, and 0 once there is a result
+	Deaths   int       // of workers at it, or of the process; 0 to 15, and 0 once there is a result
 	Due      time.Time // earliest next attempt; zero: at once
 }
 

@@ -26,7 +26,7 @@ func (p *Progress) Cancel() (changed bool, err error) {
 	case p.Status == Canceling || p.Status == Canceled:
 		return false, nil
 	case p.ending() || !p.Status.CanBecome(Canceling):
-		return false, p.wrongState("only a batch that has not ended can be canceled")
+		return false, p.wrongState("only a batch that is sealed and has not ended can be canceled")
 	}
 	p.Status = Canceling
 	p.Version++

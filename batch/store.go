@@ -328,6 +328,8 @@ type Work struct {
 	Spec  *Spec // shared and not to be changed; another when its owner amends it
 	Round int
 	Items []WorkItem
+
+	Expires time.Time // from when on nothing of it is to be started; zero: never
 }
 
 // A WorkItem is an item to be worked on.
@@ -336,7 +338,7 @@ type WorkItem struct {
 	ID       string // the client's own; empty means the index as text
 	Raw      []byte
 	Attempts int // counted so far
-	Deaths   int // how many of them ended in the death of a worker
+	Deaths   int // of workers at it, or of the process
 }
 
 // A Report says what became of claimed items. A claim may be reported on
@@ -369,9 +371,15 @@ type Holding struct {
 
 // Renewed answers a Renew.
 type Renewed struct {
-	Lost    []Lease // another's by now: drop the work
-	Stop    []ID    // start nothing more of these batches and release their blocks
-	Amended []*Spec // of another edition than what is held; shared and not to be changed
+	Lost    []Lease   // another's by now: drop the work
+	Stop    []ID      // start nothing more of these batches and release their blocks
+	Amended []Amended // of another edition than what is held
+}
+
+// Amended is what holds for a batch since its owner changed it.
+type Amended struct {
+	Spec    *Spec     // shared and not to be changed
+	Expires time.Time // as in Work
 }
 
 // Outbox is how messages reach their receivers. What keeps one dead or slow
@@ -501,6 +509,10 @@ type Keeper interface {
 	// Check walks every record and every invariant, and returns what is
 	// wrong; nil if the store is sound.
 	Check(ctx context.Context) error
+
+	// Crashed reports whether the store was not closed the last time: its
+	// process died. Then an item may have been what it died of.
+	Crashed() bool
 
 	// Failed is closed when the store cannot know its state any more.
 	Failed() <-chan struct{}

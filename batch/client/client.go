@@ -71,7 +71,8 @@ type SubmitOptions struct {
 
 // Submit sends a batch as a stream and returns it once it is durable. It is
 // not tried again by itself: after [Unreachable] with Unknown set the batch
-// may or may not exist, and only with an idempotency key is it safe to ask. A body that is an io.Closer is closed.
+// may or may not exist, and only with an idempotency key is it safe to ask. A
+// body that is an io.Closer is closed.
 func (c *Client) Submit(ctx context.Context, body io.Reader, o SubmitOptions) (Batch, error) {
 	req, err := c.request(ctx, http.MethodPost, "/v1/batches", optionsQuery(o.Options), body)
 	if err != nil {
@@ -82,6 +83,27 @@ func (c *Client) Submit(ctx context.Context, body io.Reader, o SubmitOptions) (B
 	var b Batch
 	_, err = c.decode(req, &b)
 	return b, err
+}
+
+// Validate has a batch checked in full, and nothing of it kept. It returns how
+// many items there are.
+func (c *Client) Validate(ctx context.Context, body io.Reader, o SubmitOptions) (total int, err error) {
+	q := optionsQuery(o.Options)
+	q.Set("validate_only", "true")
+	req, err := c.request(ctx, http.MethodPost, "/v1/batches", q, body)
+	if err != nil {
+		return 0, err
+	}
+	describe(req, o.ContentType, o.ContentEncoding, o.Length)
+	var answer validity
+	_, err = c.decode(req, &answer)
+	return answer.Total, err
+}
+
+// validity is the answer to what was only to be checked, and is fine.
+type validity struct {
+	Valid bool `json:"valid"`
+	Total int  `json:"total"`
 }
 
 // optionsQuery writes options as query parameters.

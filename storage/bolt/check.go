@@ -170,12 +170,10 @@ func (c *checker) batches() {
 		c.ledger(b)
 		return nil
 	})
-	for _, name := range []table{bucketActive, bucketMoves} {
-		c.each(name, func(k, _ []byte) error {
-			_, err := readProgress(c.tx, k)
-			return err
-		})
-	}
+	c.each(bucketActive, func(k, _ []byte) error {
+		_, err := readProgress(c.tx, k)
+		return err
+	})
 }
 
 // blocks checks that a batch's blocks follow each other without a gap, that
@@ -540,7 +538,7 @@ func (c *checker) vault() {
 	c.report(err)
 	_, err = lastMessage(c.tx)
 	c.report(err)
-	for _, name := range [][]byte{metaVersion, metaStarts} {
+	for _, name := range [][]byte{metaVersion, metaStarts, metaClosed} {
 		_, err := getMeta(c.tx, name)
 		c.report(err)
 	}

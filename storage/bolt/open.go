@@ -130,7 +130,7 @@ func (s *Store) recover() (err error) {
 			err = batch.Errorf(batch.Damaged, "the file is damaged (%v): keep it, restore a backup", p)
 		}
 	}()
-	var starts uint64
+	var starts, closed uint64
 	err = s.db.View(func(tx *bbolt.Tx) error {
 		for _, name := range buckets {
 			if tx.Bucket([]byte(name)) == nil {
@@ -147,12 +147,16 @@ func (s *Store) recover() (err error) {
 		if s.terms.Links.Key, err = readLinkKey(tx); err != nil {
 			return err
 		}
+		if closed, err = getMeta(tx, metaClosed); err != nil {
+			return err
+		}
 		starts, err = getMeta(tx, metaStarts)
 		return err
 	})
 	if err != nil {
 		return err
 	}
+	s.crashed = starts != closed
 	starts++
 	s.token.Store(starts << 32)
 	if err := s.db.Update(func(tx *bbolt.Tx) error { return putMeta(tx, metaStarts, starts) }); err != nil {

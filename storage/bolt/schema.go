@@ -54,6 +54,7 @@ var buckets = []string{
 var (
 	metaVersion = []byte("version") // of the schema
 	metaStarts  = []byte("starts")  // how often the store was opened for writing
+	metaClosed  = []byte("closed")  // how often it was by the time it was last closed
 	metaLinks   = []byte("links")   // the key that signs links
 	metaMessage = []byte("message") // the greatest id of a message when some were removed
 )

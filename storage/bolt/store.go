@@ -48,6 +48,7 @@ type Store struct {
 	closed      bool
 	committed   chan struct{} // closed when the committer is done
 	sync        func(*bbolt.Tx) error
+	crashed     bool // it was not closed the last time
 
 	lastMessage batch.MessageID // the greatest id there is; the committer's
 
@@ -154,5 +155,20 @@ func (s *Store) Close() error {
 		s.show(nil)
 		kept.leave()
 	}
+	s.bow()
 	return s.db.Close()
 }
+
+// bow writes down that the store is closed. If it cannot, the next start takes
+// it for a crash.
+func (s *Store) bow() {
+	if s.Err() != nil {
+		return
+	}
+	if err := s.db.Update(func(tx *bbolt.Tx) error { return putMeta(tx, metaClosed, s.token.Load()>>32) }); err != nil {
+		s.log.Warn("the end is not on record", "error", err)
+	}
+}
+
+// Crashed reports whether the store was not closed the last time.
+func (s *Store) Crashed() bool { return s.crashed }
