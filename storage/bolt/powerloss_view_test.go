@@ -13,7 +13,7 @@ import (
 
 // view returns all that a store shows of what it has promised, as text. What
 // a start may change is left out: it interrupts attempts that were under way,
-// and ends batches that were being canceled.
+// ends batches that were stopped, and goes on moving messages to other hosts.
 func view(ctx context.Context, s batch.Reader, tenants []batch.TenantID) (string, error) {
 	v := viewer{ctx: ctx, store: s}
 	for _, t := range tenants {
@@ -70,9 +70,8 @@ func (v *viewer) batch(b batch.Batch) error {
 	if b.Status == batch.Open {
 		return v.parts(b)
 	}
-	ending := b.Status == batch.Canceling || b.Status == batch.Canceled
-	if ending {
-		v.line("  canceled: succeeded %d failed %d", b.Done.Succeeded, b.Done.Failed)
+	if stopped(b) {
+		v.line("  stopped: succeeded %d failed %d", b.Done.Succeeded, b.Done.Failed)
 	} else {
 		v.line("  %s %q round %d %+v open %d finished %s messages %+v terminal %s digest %x",
 			startless(b.Status), b.Reason, b.Round, b.Done, b.Open, b.Finished, b.Messages, b.Terminal, b.Digest)
@@ -83,10 +82,16 @@ func (v *viewer) batch(b batch.Batch) error {
 	if err := v.items(b); err != nil {
 		return fmt.Errorf("items: %w", err)
 	}
-	if ending {
+	if stopped(b) {
 		return nil // their messages are made at the end
 	}
 	return v.messages(b)
+}
+
+// stopped reports whether a batch is being ended, or was, before all of it was
+// done.
+func stopped(b batch.Batch) bool {
+	return b.Lapsed || b.Status == batch.Canceling || b.Status == batch.Canceled
 }
 
 // startless makes one of queued and running: memory may know of a start that
@@ -106,7 +111,7 @@ func (v *viewer) results(b batch.Batch) error {
 			return err
 		}
 		for _, r := range page.Results {
-			if r.Status != batch.ItemCanceled {
+			if r.Status != batch.ItemCanceled && r.Status != batch.ItemExpired {
 				v.line("  result %s %x", r.Finished, sha256.Sum256(batch.AppendResult(nil, r)))
 			}
 		}
@@ -124,7 +129,7 @@ func (v *viewer) items(b batch.Batch) error {
 		if err != nil {
 			return err
 		}
-		if it.Status == batch.ItemRunning || it.Status == batch.ItemCanceled {
+		if it.Status == batch.ItemRunning || it.Status == batch.ItemCanceled || it.Status == batch.ItemExpired {
 			it.Status = batch.ItemPending
 		}
 		v.line("  item %d %q %s attempts %d %x", it.Index, it.ID, it.Status, it.Attempts, sha256.Sum256(it.Input))
@@ -171,6 +176,9 @@ func (v *viewer) message(m batch.Message) error {
 	if state == batch.MessageSending || state == batch.MessageParked {
 		state = batch.MessageWaiting
 	}
+	if state == batch.MessageWaiting {
+		m.Host = ""
+	}
 	v.line("  %s %s round %d to %s, %s %q after %d, created %s, body %x", m.ID, m.Type, m.Round, m.Host, state, m.Reason, m.Made, m.Created, sha256.Sum256(body))
 	for _, a := range attempts {
 		v.line("    attempt %d started %s", a.Number, a.Started)
@@ -179,7 +187,7 @@ func (v *viewer) message(m batch.Message) error {
 }
 
 // feed shows the order of the messages, but for those of batches that were
-// being canceled.
+// stopped.
 func (v *viewer) feed(t batch.TenantID) error {
 	q := batch.FeedQuery{Tenant: t, Limit: 100}
 	for {
@@ -192,7 +200,7 @@ func (v *viewer) feed(t batch.TenantID) error {
 			if err != nil {
 				return err
 			}
-			if b.Status != batch.Canceling && b.Status != batch.Canceled {
+			if !stopped(b) {
 				v.line("feed %s %x", e.ID, sha256.Sum256(e.Body))
 			}
 		}
