@@ -35,6 +35,7 @@ var statuses = map[batch.Code]int{
 
 // retryAfter is how many seconds a client had better wait after a status.
 var retryAfter = map[int]int{
+	http.StatusTooManyRequests:     5,
 	http.StatusServiceUnavailable:  5,
 	http.StatusInsufficientStorage: 60,
 }
@@ -112,6 +113,7 @@ func (s *server) fail(a *answer, r *http.Request, id string, err error) {
 	if after, ok := retryAfter[p.Status]; ok {
 		a.Header().Set("Retry-After", strconv.Itoa(after))
 	}
+	a.Header().Del("Preference-Applied")
 	a.Header().Set("Content-Type", "application/problem+json")
 	body := encode(p)
 	a.Header().Set("Content-Length", strconv.Itoa(len(body))) // it is whole before the handler is done: see linger
@@ -135,8 +137,12 @@ func encode(v any) []byte {
 // go into it as they are.
 func unclosed(v any) []byte { return bytes.TrimSuffix(encode(v), []byte("}\n")) }
 
+// writeJSON answers with a body that is JSON.
 func writeJSON(w http.ResponseWriter, status int, body []byte) error {
 	w.Header().Set("Content-Type", "application/json")
+	if a, ok := w.(*answer); ok {
+		body = codeWhole(w.Header(), a.request.Header.Values("Accept-Encoding"), body)
+	}
 	w.WriteHeader(status)
 	_, err := w.Write(body)
 	return err

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -197,7 +196,7 @@ func (s *submission) run(ctx context.Context, w *world, c *client.Client, o outp
 		}
 	}
 	if o == outputJSON {
-		err = json.NewEncoder(w.stdout).Encode(b)
+		err = writeDocument(w, b)
 	}
 	switch {
 	case err != nil || !s.wait:

@@ -35,6 +35,7 @@ func (s *Store) Retry(ctx context.Context, tenant batch.TenantID, id batch.ID, r
 		if err != nil {
 			return err
 		}
+		ended := endedKey(tenant, e.p.Finished, id)
 		spec, was, err := e.p.Retry(*old, r, c, t.now.UTC())
 		if err != nil {
 			return err
@@ -49,7 +50,7 @@ func (s *Store) Retry(ctx context.Context, tenant batch.TenantID, id batch.ID, r
 		if err := bucketRounds.in(t.Tx).Put(key, record.EncodeRound(key, was)); err != nil {
 			return errBroken{err}
 		}
-		if err := bucketActive.in(t.Tx).Put(e.key, []byte{1}); err != nil {
+		if err := errors.Join(bucketEnded.in(t.Tx).Delete(ended), bucketActive.in(t.Tx).Put(e.key, []byte{1})); err != nil {
 			return errBroken{err}
 		}
 		t.after(func() {
@@ -92,6 +93,9 @@ func (s *Store) choose(ctx context.Context, tenant batch.TenantID, id batch.ID, 
 	var succeeded []int
 	for rest := found; len(rest) > 0; {
 		err = s.view(ctx, func(tx *bbolt.Tx) error {
+			if _, err := readProgress(tx, tenantKey(tenant, id)); err != nil { // it may be deleted meanwhile
+				return err
+			}
 			for until := time.Now().Add(readTime); len(rest) > 0 && time.Now().Before(until); rest = rest[1:] {
 				res, err := readOutcome(tx, b, rounds, rest[0])
 				if err != nil {
