@@ -39,7 +39,8 @@ type Options struct {
 	Defaults batch.Options
 }
 
-func (o Options) withDefaults() Options {
+// WithDefaults returns o with the zero limits filled in.
+func (o Options) WithDefaults() Options {
 	if o.Items == 0 {
 		o.Items = 10_000_000
 	}
@@ -94,7 +95,7 @@ var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, readBu
 // temporary files). A body that could not be read to its end is Malformed with
 // reason incomplete_body and wraps the cause as well.
 func Read(ctx context.Context, r Request, stage batch.Stage, o Options) (batch.Options, error) {
-	o = o.withDefaults()
+	o = o.WithDefaults()
 	f, err := formatOf(r.ContentType)
 	if err != nil {
 		return batch.Options{}, err

@@ -17,7 +17,7 @@ import (
 	"github.com/callbatch/callbatch/batch/server"
 )
 
-// load is loadConfig for a file with this text, these variables and these
+// load is loadSettings for a file with this text, these variables and these
 // flags of serve.
 func load(t *testing.T, file string, env []string, flags ...string) (server.Options, logging, error) {
 	t.Helper()
@@ -33,7 +33,11 @@ func load(t *testing.T, file string, env []string, flags ...string) (server.Opti
 	if err := cmd.ParseFlags(flags); err != nil {
 		t.Fatal(err)
 	}
-	return loadConfig(w, cmd.Flags())
+	s, err := loadSettings(w, cmd.Flags())
+	if err != nil {
+		return server.Options{}, logging{}, err
+	}
+	return s.options(), s.config.Log, nil
 }
 
 // withoutProcessors leaves out what has functions in it.
@@ -197,7 +201,7 @@ func TestConfigMistakes(t *testing.T) {
 		{"an unknown key further in", "callbacks:\n  timeout: 1s\n  timout: 2s\n", nil, nil, []string{"FILE:3: callbacks.timout: unknown key"}},
 		{"an unknown key of a processor", "processors:\n  a:\n    jq: .\n    exec: ls\n", nil, nil, []string{"FILE:4: processors.a.exec: unknown key"}},
 		{"a key in capitals", "Listen: x\n", nil, nil, []string{"FILE:1: Listen: unknown key"}},
-		{"a key twice", "listen: x\nlisten: y\n", nil, nil, []string{"FILE", "line 2", "already defined"}},
+		{"a key twice", "listen: x\nlisten: y\n", nil, nil, []string{"FILE:1: listen: stands in line 2 too"}},
 		{"not YAML", "listen: [x\n", nil, nil, []string{"FILE", "line"}},
 		{"not a map", "- listen\n", nil, nil, []string{"FILE"}},
 		{"a number without its unit", "callbacks: {timeout: 15}\n", nil, nil, []string{"FILE:1: callbacks.timeout: give a unit, as in 15s"}},

@@ -108,7 +108,7 @@ Exit codes: 0 fine, 1 failure, 2 usage, 3 the batch ended with failed items,
 		return usagef("%w; see %s --help", err, cmd.CommandPath())
 	})
 	root.AddCommand(newServe(w), newDemo(w), newSubmit(w), newStatus(w), newResults(w), newCancel(w),
-		newMessages(w), newRedeliver(w), newListen(w), newVerify(w), newSecret(w), newCheck(w), newVersion(w))
+		newMessages(w), newRedeliver(w), newListen(w), newVerify(w), newSecret(w), newConfig(w), newCheck(w), newVersion(w))
 	return root
 }
 
