@@ -136,53 +136,13 @@ func jsonText[T []string | map[string]string](v T) string {
 
 // Batch returns a batch as it is now.
 func (c *Client) Batch(ctx context.Context, id string) (b Batch, err error) {
-	err = c.call(ctx, http.MethodGet, "/v1/batches/"+url.PathEscape(id), nil, &b)
+	err = c.call(ctx, http.MethodGet, batchPath(id), nil, &b)
 	return b, err
-}
-
-// Cancel begins the end of a batch and returns it as it is now.
-func (c *Client) Cancel(ctx context.Context, id string) (b Batch, err error) {
-	err = c.call(ctx, http.MethodPost, "/v1/batches/"+url.PathEscape(id)+"/cancel", nil, &b)
-	return b, err
-}
-
-// ListOptions select a page of a list.
-type ListOptions struct {
-	Status string // only what has it; empty: any
-	Limit  int    // at most; default the server's
-	Cursor string // what the page before gave as Next
-}
-
-func (o ListOptions) query() url.Values {
-	q := url.Values{}
-	if o.Status != "" {
-		q.Set("status", o.Status)
-	}
-	if o.Limit > 0 {
-		q.Set("limit", strconv.Itoa(o.Limit))
-	}
-	if o.Cursor != "" {
-		q.Set("cursor", o.Cursor)
-	}
-	return q
-}
-
-// A Page is a part of a list. Next is the cursor of the next one, empty on
-// the last.
-type Page[T any] struct {
-	Data []T    `json:"data"`
-	Next string `json:"next"`
-}
-
-// List returns a page of the batches, newest first.
-func (c *Client) List(ctx context.Context, o ListOptions) (p Page[Batch], err error) {
-	err = c.call(ctx, http.MethodGet, "/v1/batches", o.query(), &p)
-	return p, err
 }
 
 // Item returns one item of a batch.
 func (c *Client) Item(ctx context.Context, id string, index int) (it Item, err error) {
-	err = c.call(ctx, http.MethodGet, "/v1/batches/"+url.PathEscape(id)+"/items/"+strconv.Itoa(index), nil, &it)
+	err = c.call(ctx, http.MethodGet, batchPath(id)+"/items/"+strconv.Itoa(index), nil, &it)
 	return it, err
 }
 
@@ -205,8 +165,9 @@ func (c *Client) call(ctx context.Context, method, path string, q url.Values, in
 	return err
 }
 
-// post makes a call with a body and decodes the answer.
-func (c *Client) post(ctx context.Context, path string, in, into any) error {
+// post makes a call with a body and decodes the answer. A key that is not
+// empty makes it idempotent.
+func (c *Client) post(ctx context.Context, path, key string, in, into any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return fmt.Errorf("POST %s: %w", path, err)
@@ -218,6 +179,9 @@ func (c *Client) post(ctx context.Context, path string, in, into any) error {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	if key != "" {
+		req.Header.Set("Idempotency-Key", key)
+	}
 	_, err = c.decode(req, into)
 	return err
 }

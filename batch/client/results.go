@@ -45,7 +45,7 @@ func (c *Client) Results(ctx context.Context, id string, o ResultOptions) (*Resu
 	if o.Status != "" {
 		q.Set("status", o.Status)
 	}
-	req, err := c.request(ctx, http.MethodGet, "/v1/batches/"+url.PathEscape(id)+"/results", q, nil)
+	req, err := c.request(ctx, http.MethodGet, batchPath(id)+"/results", q, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"net/url"
 	"time"
 )
 
@@ -51,7 +50,7 @@ func (c *Client) Wait(ctx context.Context, id string, o WaitOptions) (Batch, err
 func (c *Client) poll(ctx context.Context, id string, tag *string, b *Batch) (next time.Duration, changed bool, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errSlow)
 	defer cancel()
-	req, err := c.request(ctx, http.MethodGet, "/v1/batches/"+url.PathEscape(id), nil, nil)
+	req, err := c.request(ctx, http.MethodGet, batchPath(id), nil, nil)
 	if err != nil {
 		return 0, false, err
 	}

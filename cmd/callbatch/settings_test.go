@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,15 +11,6 @@ import (
 
 	"github.com/callbatch/callbatch/batch/server"
 )
-
-// configured runs config with arguments and returns what it wrote and its exit
-// code.
-func configured(t *testing.T, env []string, args ...string) (stdout, stderr string, code int) {
-	t.Helper()
-	var out, log bytes.Buffer
-	code = run(t.Context(), append([]string{"config"}, args...), env, strings.NewReader(""), &out, &log)
-	return out.String(), log.String(), code
-}
 
 func TestConfigPrint(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "callbatch.yaml")
@@ -48,7 +38,7 @@ log: {level: warn}
 			t.Fatal(err)
 		}
 		write(t, text)
-		printed, stderr, code := configured(t, env, append([]string{"print", file}, flags...)...)
+		printed, stderr, code := command(t, env, append([]string{"config", "print", file}, flags...)...)
 		if code != 0 || stderr != "" {
 			t.Fatalf("exit %d: %s", code, stderr)
 		}
@@ -66,7 +56,7 @@ log: {level: warn}
 
 	t.Run("each setting says where it comes from", func(t *testing.T) {
 		write(t, "drain: 3s\nlisten: 127.0.0.1:1\nprocessors: {a: {jq: .}}\n")
-		got, _, _ := configured(t, []string{"CALLBATCH_LIMITS_RATIO=7"}, "print", file, "--listen", "127.0.0.1:2")
+		got, _, _ := command(t, []string{"CALLBATCH_LIMITS_RATIO=7"}, "config", "print", file, "--listen", "127.0.0.1:2")
 		for _, want := range []string{
 			"listen: 127.0.0.1:2 # --listen", "drain: 3s # " + file + ":1", "ratio: 7 # CALLBATCH_LIMITS_RATIO", "jq: . # " + file + ":3",
 			"window: 168h # default", "public_url: null # default: none", "schedule: [0s, 5s, 5m, 30m, 2h, 5h, 10h, 14h, 20h, 24h] # default",
@@ -85,7 +75,7 @@ processors:
       url: https://user:hush@x.example/?key=hush
       headers: {x-a: hush, x-b: {value: hush}, x-c: {env: TOKEN}}
 `)
-		got, stderr, code := configured(t, []string{"TOKEN=hush"}, "print", file)
+		got, stderr, code := command(t, []string{"TOKEN=hush"}, "config", "print", file)
 		if code != 0 || strings.Contains(got, "hush") || !strings.Contains(got, "env: TOKEN") || !strings.Contains(stderr, "masked") {
 			t.Errorf("exit %d: %s\n%s", code, stderr, got)
 		}

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -62,15 +61,13 @@ that.`,
 
 // A submission is what submit was told to do.
 type submission struct {
-	file     string
-	media    media
-	flags    *pflag.FlagSet // those of the options
-	options  batch.Options
-	headers  headerFlags
-	metadata []string
-	typ      string
-	wait     bool
-	timeout  span
+	file    string
+	media   media
+	flags   *pflag.FlagSet // those of the options
+	options batch.Options
+	headers headerFlags
+	typ     string
+	vigil   vigil
 }
 
 func (s *submission) register(f *pflag.FlagSet) {
@@ -84,14 +81,13 @@ func (s *submission) register(f *pflag.FlagSet) {
 	s.flags.Var((*sizeFlag)(&o.CallbackPageBytes), "callback-page-bytes", "most bytes of one webhook, such as 96KiB")
 	s.flags.IntVar(&o.CallbackPageItems, "callback-page-items", 0, "most results in one webhook")
 	s.flags.StringVar(&o.IDField, "id-field", "", "JSON `pointer` to your own id in each item, such as /order_id")
-	s.flags.StringArrayVar(&s.metadata, "metadata", nil, "`key=value` to keep with the batch; may be repeated")
+	s.flags.Var((*pairs)(&o.Metadata), "metadata", "`key=value` to keep with the batch; may be repeated")
 	s.flags.StringVar((*string)(&o.Priority), "priority", "", "high, normal (the default) or low")
 	s.flags.IntVar(&o.MaxAttempts, "max-attempts", 0, "most attempts at one item")
 	s.flags.IntVar(&o.Concurrency, "concurrency", 0, "most items in flight at once")
 	f.AddFlagSet(s.flags)
 	f.StringVar(&s.typ, "type", "", "what is sent: ndjson, jsonl or json, each also with .gz (default by the file's name)")
-	f.BoolVar(&s.wait, "wait", false, "wait for the end of the batch; exit 3 if not every item succeeded")
-	f.Var(&s.timeout, "timeout", "with --wait: give up after this `duration`, and exit 124")
+	s.vigil.register(f)
 }
 
 // complete judges the flags together.
@@ -106,12 +102,13 @@ func (s *submission) complete(file string) error {
 		return usagef("what is in %s? say it with --type ndjson or --type json", file)
 	}
 	switch {
-	case s.timeout != 0 && !s.wait:
-		return usagef("--timeout is for --wait")
 	case slices.Contains(s.options.CallbackEvents, ""):
 		return usagef("--callback-event is empty: give it a value, or leave it out")
 	case s.file == "-" && s.headers.file == "-":
 		return usagef("standard input can be read only once")
+	}
+	if err := s.vigil.complete(); err != nil {
+		return err
 	}
 	var given, nought string
 	s.flags.VisitAll(func(f *pflag.Flag) {
@@ -128,29 +125,12 @@ func (s *submission) complete(file string) error {
 	if given != "" && s.media.document {
 		return usagef("%s does not go with JSON: there the options stand beside the items", given)
 	}
-	if err := s.parseMetadata(); err != nil {
-		return err
-	}
 	var wrong []error
 	for _, p := range s.options.Validate() {
 		wrong = append(wrong, errors.New(p.Detail))
 	}
 	if len(wrong) > 0 {
 		return usage{errors.Join(wrong...)}
-	}
-	return nil
-}
-
-func (s *submission) parseMetadata() error {
-	for _, pair := range s.metadata {
-		k, v, ok := strings.Cut(pair, "=")
-		if !ok {
-			return usagef("--metadata is key=value, not %q", pair)
-		}
-		if s.options.Metadata == nil {
-			s.options.Metadata = make(map[string]string)
-		}
-		s.options.Metadata[k] = v
 	}
 	return nil
 }
@@ -188,22 +168,16 @@ func (s *submission) run(ctx context.Context, w *world, c *client.Client, o outp
 			return err
 		}
 	}
-	if s.wait {
-		if b, err = s.await(ctx, w, c, b); err != nil {
-			return err
-		}
+	if b, err = s.vigil.keep(ctx, w, c, b); err != nil {
+		return err
 	}
 	if o == outputJSON {
 		err = json.NewEncoder(w.stdout).Encode(b)
 	}
-	switch {
-	case err != nil || !s.wait:
+	if err != nil || !s.vigil.wait {
 		return err
-	case b.Counts.Succeeded < b.Counts.Total:
-		return fmt.Errorf("%s, but %w: %s", statusLine(b), errFailedItems, countsLine(b.Counts))
 	}
-	fmt.Fprintf(w.stderr, "%s: %s\n", statusLine(b), countsLine(b.Counts))
-	return nil
+	return verdict(w, b)
 }
 
 // upload sends the file while a meter shows how much of it is sent.
@@ -224,19 +198,5 @@ func (s *submission) upload(ctx context.Context, w *world, c *client.Client) (cl
 	defer m.close()
 	return c.Submit(ctx, io.TeeReader(body, m), client.SubmitOptions{
 		ContentType: s.media.kind, ContentEncoding: s.media.coding, Length: max(0, length), Options: s.options,
-	})
-}
-
-// await waits for the end of the batch while a meter shows how far it is.
-func (s *submission) await(ctx context.Context, w *world, c *client.Client, b client.Batch) (client.Batch, error) {
-	if s.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, time.Duration(s.timeout), errWaited)
-		defer cancel()
-	}
-	m := newMeter(w, int64(b.Counts.Total), "done", "items")
-	defer m.close()
-	return c.Wait(ctx, b.ID, client.WaitOptions{
-		Progress: func(b client.Batch) { m.set(int64(b.Counts.Finished())) },
 	})
 }
