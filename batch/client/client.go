@@ -125,11 +125,11 @@ func optionsQuery(o batch.Options) url.Values {
 	return q
 }
 
-// jsonText returns strings as JSON.
-func jsonText[T []string | map[string]string](v T) string {
+// jsonText returns plain data as JSON.
+func jsonText[T []string | map[string]string | Batch](v T) string {
 	b, err := json.Marshal(v)
 	if err != nil {
-		panic("client: strings are plain data: " + err.Error())
+		panic("client: it is plain data: " + err.Error())
 	}
 	return string(b)
 }

@@ -10,7 +10,7 @@ import (
 // WaitOptions say how to wait for a batch.
 type WaitOptions struct {
 	Progress func(Batch)   // called whenever the batch has changed, and once at the start; nil: nobody watches
-	Patience time.Duration // how long the server may be away or overloaded; default 1 min
+	Patience time.Duration // how long the server may be away or overloaded; default 1 min, negative: for ever
 }
 
 // Wait asks after a batch, as often as the server advises, until it has
@@ -28,7 +28,7 @@ func (c *Client) Wait(ctx context.Context, id string, o WaitOptions) (Batch, err
 		switch {
 		case err == nil:
 			heard = time.Now()
-		case ctx.Err() != nil || !passing(err) || time.Since(heard) > o.Patience:
+		case ctx.Err() != nil || !passing(err) || o.Patience > 0 && time.Since(heard) > o.Patience:
 			return b, err
 		}
 		if changed && o.Progress != nil {

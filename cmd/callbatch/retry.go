@@ -38,7 +38,7 @@ another meanwhile, it is a conflict and nothing is done.`,
 			last, err = r.run(ctx, w, c, id)
 			return last, err
 		})
-		if err := show(cmd, args); err != nil || !r.vigil.wait {
+		if err := show(cmd, args); err != nil || !r.vigil.asked() {
 			return err
 		}
 		return verdict(w, last)

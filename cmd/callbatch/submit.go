@@ -174,7 +174,7 @@ func (s *submission) run(ctx context.Context, w *world, c *client.Client, o outp
 	if o == outputJSON {
 		err = json.NewEncoder(w.stdout).Encode(b)
 	}
-	if err != nil || !s.vigil.wait {
+	if err != nil || !s.vigil.asked() {
 		return err
 	}
 	return verdict(w, b)
