@@ -22,7 +22,10 @@ type Options struct {
 	IDField           string            `json:"id_field,omitempty"`            // JSON pointer to the client's own id inside each item
 	Metadata          map[string]string `json:"metadata,omitempty"`
 	Priority          Priority          `json:"priority,omitempty"`
+	NotBefore         time.Time         `json:"not_before,omitzero"`    // nothing is started before
+	ExpiresIn         time.Duration     `json:"expires_in,omitempty"`   // from acceptance until what is unfinished expires
 	MaxAttempts       int               `json:"max_attempts,omitempty"` // per item, within the processor's own bound
+	MaxFailures       Tolerance         `json:"max_failures,omitempty"` // beyond it the batch stops
 	Concurrency       int               `json:"concurrency,omitempty"`  // most items of this batch in flight on one node
 }
 
@@ -72,6 +75,8 @@ const (
 	DefaultPageItems    = BlockItems
 	MaxAttemptsPerItem  = 1000
 	MaxBatchConcurrency = 100_000
+	MaxExpiresIn        = 10 * 365 * 24 * time.Hour
+	MaxCallbackHeaders  = 16
 )
 
 // WithDefaults returns o with the defaults of the contract filled in.
@@ -127,6 +132,10 @@ func (o Options) Validate() []Problem {
 	between("/callback_page_items", o.CallbackPageItems, 1, BlockItems)
 	between("/max_attempts", o.MaxAttempts, 1, MaxAttemptsPerItem)
 	between("/concurrency", o.Concurrency, 1, MaxBatchConcurrency)
+	o.validateTimes(bad)
+	if !o.MaxFailures.valid() {
+		bad("/max_failures", "bad_tolerance", `max_failures is a count such as 10, or a share such as "5%%" of at most 100%%, not %q`, clip(string(o.MaxFailures)))
+	}
 	if least := MinPageBytes + o.metadataBytes(); o.CallbackPageBytes >= MinPageBytes && o.CallbackPageBytes < least {
 		bad("/callback_page_bytes", "out_of_range", "callback_page_bytes is at least %d with this metadata, which every message bears", least)
 	}
@@ -135,6 +144,15 @@ func (o Options) Validate() []Problem {
 	}
 	o.validateMetadata(bad)
 	return ps
+}
+
+func (o Options) validateTimes(bad func(pointer, code, format string, args ...any)) {
+	if year := o.NotBefore.UTC().Year(); year < 1 || year > 9999 {
+		bad("/not_before", "out_of_range", "not_before is in the year %d: there are none but 1 to 9999", year)
+	}
+	if o.ExpiresIn != 0 && (o.ExpiresIn < time.Millisecond || o.ExpiresIn > MaxExpiresIn) {
+		bad("/expires_in", "out_of_range", `expires_in is "1ms" to "%dh", not %q`, int(MaxExpiresIn.Hours()), o.ExpiresIn)
+	}
 }
 
 func (o Options) validateMetadata(bad func(pointer, code, format string, args ...any)) {
@@ -203,8 +221,8 @@ type Counts struct {
 // Finished returns how many items have their result of this round.
 func (c Counts) Finished() int { return c.Succeeded + c.Failed + c.Canceled + c.Expired }
 
-// Spec is the part of a batch that work does not change: what was asked for
-// and what was sent.
+// Spec is the part of a batch that work does not change: what was asked for,
+// which its owner may amend, and what was sent.
 type Spec struct {
 	ID      ID
 	Tenant  TenantID
@@ -214,6 +232,7 @@ type Spec struct {
 	Blocks  int
 	Bytes   int64 // of the items as sent, decoded
 	Created time.Time
+	Edition int // rises with every change by its owner
 }
 
 // Progress is the part of a batch that work changes. It is small: every
@@ -222,8 +241,11 @@ type Progress struct {
 	Status   Status
 	Reason   string // why it ended as it did, if not by itself
 	Round    int
-	Done     Tally // of the current round: what has a result
-	Open     int   // blocks of the round that are not finished
+	Done     Tally     // of the current round: what has a result
+	Open     int       // blocks of the round that are not finished
+	Accepted time.Time // when it was accepted or sealed, or the round opened: its deadline counts from here
+	Expires  time.Time // the deadline; zero: none
+	Lapsed   bool      // the deadline has passed: nothing starts any more, and what is left will expire
 	Started  time.Time
 	Finished time.Time
 	Messages Ledger

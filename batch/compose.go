@@ -22,26 +22,22 @@ func RangeMessages(s Spec, p Progress, r Range, t Terms, now time.Time) []Messag
 	if len(r.Results) == 0 || !s.carriesResults() {
 		return nil
 	}
-	data := resultsData{
-		eventData: newEventData(s, p), Range: r.Ordinal, Ranges: s.Blocks, Part: 999, Parts: 999,
-		FirstIndex: s.Items, LastIndex: s.Items,
-	}
-	room := s.Options.CallbackPageBytes - len(envelope(TypeResults, now, data)) - 2
-	pages := paginate(s, t.Links, r.Results, room)
+	of := section{rangeNo: r.Ordinal, ranges: s.Blocks, part: 999, parts: 999, first: s.Items, last: s.Items}
+	pages := paginate(s, t.Links, r.Results, s.Options.CallbackPageBytes-resultsEnvelope(s, p, of, now).size())
 	ms := make([]Message, len(pages))
 	for i, pg := range pages {
-		data.Part, data.Parts = i, len(pages)
-		data.FirstIndex, data.LastIndex = r.Results[pg.from].Index, r.Results[pg.to-1].Index
+		of.part, of.parts = i, len(pages)
+		of.first, of.last = r.Results[pg.from].Index, r.Results[pg.to-1].Index
 		ms[i] = newMessage(s, p, TypeResults, t, now)
-		ms[i].fill(envelope(TypeResults, now, data), p, r, pg)
+		ms[i].fill(resultsEnvelope(s, p, of, now), p, r, pg)
 	}
 	return ms
 }
 
 // fill puts a page of results into the envelope: by reference, or as they
 // are, if some of them are shortened.
-func (m *Message) fill(envelope []byte, p Progress, r Range, pg page) {
-	m.Head, m.Tail = splitResults(envelope)
+func (m *Message) fill(e envelope, p Progress, r Range, pg page) {
+	m.Head, m.Tail = e.split()
 	if pg.short != nil {
 		m.Head = append(m.Head, pg.short...)
 		return
@@ -69,23 +65,24 @@ func EndMessages(s Spec, p Progress, only *Range, t Terms, now time.Time) []Mess
 	end := newMessage(s, p, "batch."+p.Status.String(), t, now)
 	link := t.Links.ResultsURL(s)
 	if only != nil && s.carriesResults() && p.Messages.Round == 0 {
-		body := envelope(end.Type, now, newEndData(s, p, link, true))
-		pages := paginate(s, t.Links, only.Results, s.Options.CallbackPageBytes-len(body))
-		ms = RangeMessages(s, p, *only, t, now)
-		switch {
-		case len(pages) == 0:
-			end.Head, end.Tail = splitResults(body)
+		whole := endEnvelope(s, p, link, true, now)
+		pages := paginate(s, t.Links, only.Results, s.Options.CallbackPageBytes-whole.size())
+		if len(pages) == 0 {
+			end.Head, end.Tail = whole.split()
 			return []Message{end}
-		case len(pages) == 1 && pages[0].short == nil, // those that are shortened may be whole in messages of their own
-			len(pages) == 1 && len(ms) == 1 && ms[0].Refs == nil && len(body)+len(pages[0].short) <= s.Options.CallbackPageBytes:
-			end.fill(body, p, *only, pages[0])
+		}
+		if len(pages) > 1 || pages[0].short != nil { // those that are shortened may be whole in messages of their own
+			ms = RangeMessages(s, p, *only, t, now)
+		}
+		if len(pages) == 1 && (ms == nil || len(ms) == 1 && ms[0].Refs == nil && whole.size()+len(pages[0].short) <= s.Options.CallbackPageBytes) {
+			end.fill(whole, p, *only, pages[0])
 			return []Message{end}
 		}
 	}
 	for _, m := range ms {
 		p.Post(m)
 	}
-	end.Head = envelope(end.Type, now, newEndData(s, p, link, false))
+	end.Head, _ = endEnvelope(s, p, link, false, now).split()
 	if p.Messages.Owed > 0 && !end.State.Settled() {
 		end.Due = end.Due.Add(t.WithDefaults().Hold)
 		end.Until = end.Due.Add(t.WithDefaults().Window)
@@ -108,9 +105,7 @@ func ProgressMessage(s Spec, p Progress, t Terms, now time.Time) (m Message, tol
 		return m, p.Told, false
 	}
 	m = newMessage(s, p, TypeProgress, t, now)
-	m.Head = envelope(TypeProgress, now, progressData{
-		eventData: newEventData(s, p), Status: p.Status, Counts: Batch{Spec: s, Progress: p}.Counts(), Percent: 10 * tenth,
-	})
+	m.Head, _ = progressEnvelope(s, p, 10*tenth, now).split()
 	return m, Told{Message: p.Told.Message, Tenth: tenth, At: now.UTC()}, true
 }
 
@@ -159,10 +154,14 @@ type page struct {
 func paginate(s Spec, l Links, results []Result, room int) []page {
 	var pages []page
 	var scratch []byte
-	used, shortened := 0, make(map[int]bool)
+	var shortened map[int]bool
+	used := 0
 	for i, r := range results {
 		scratch = AppendResult(scratch[:0], r)
 		if len(scratch)+1 > room {
+			if shortened == nil {
+				shortened = map[int]bool{}
+			}
 			shortened[i] = true
 			scratch = appendShort(scratch[:0], r, l.OutputURL(s, r.Index))
 		}

@@ -235,7 +235,7 @@ func TestEndMessages(t *testing.T) {
 	})
 	t.Run("a result that has room only in a message of its own has one", func(t *testing.T) {
 		s := one
-		room := MinPageBytes - len(envelope(TypeResults, made, resultsData{eventData: newEventData(s, p), Part: 999, Parts: 999, FirstIndex: s.Items, LastIndex: s.Items, Ranges: s.Blocks}))
+		room := MinPageBytes - resultsEnvelope(s, p, section{ranges: s.Blocks, part: 999, parts: 999, first: s.Items, last: s.Items}, made).size()
 		s.Options.CallbackPageBytes = MinPageBytes
 		fits := succeeded(0, `""`)
 		fits.Payload = []byte(`"` + strings.Repeat("x", room-3-len(AppendResult(nil, fits))) + `"`)

@@ -40,6 +40,15 @@ const (
 // NewID returns an id for a batch made now.
 func NewID(now time.Time) ID { return newID(now) }
 
+// FirstID returns an id before those of all batches made at t or later, by the
+// millisecond.
+func FirstID(t time.Time) (id ID) {
+	const most = 1<<40 - 1 // what ids can say
+	since := min(max(0, t.Sub(Epoch)), (most-1)*time.Millisecond) + time.Millisecond - 1
+	binary.BigEndian.PutUint64(id[:], uint64(since.Milliseconds())<<24)
+	return id
+}
+
 // NewMessageID returns an id for a message made now.
 func NewMessageID(now time.Time) MessageID { return newID(now) }
 

@@ -101,3 +101,24 @@ func TestNextMessageID(t *testing.T) {
 		t.Error("two are the same")
 	}
 }
+
+func TestFirstID(t *testing.T) {
+	at := Epoch.Add(400 * 24 * time.Hour)
+	for name, c := range map[string]struct {
+		id, since time.Time
+		before    bool
+	}{
+		"made then":                     {at, at, false},
+		"made a millisecond later":      {at.Add(time.Millisecond), at, false},
+		"made a millisecond earlier":    {at.Add(-time.Millisecond), at, true},
+		"made in the same millisecond":  {at, at.Add(1), true},
+		"before there were ids":         {Epoch, Epoch.Add(-time.Hour), false},
+		"when there are none any more":  {at, time.Date(9000, 1, 1, 0, 0, 0, 0, time.UTC), true},
+		"at the beginning of all times": {Epoch, time.Time{}, false},
+	} {
+		id, first := NewID(c.id), FirstID(c.since)
+		if got := bytes.Compare(id[:], first[:]) < 0; got != c.before {
+			t.Errorf("%s: got %v", name, got)
+		}
+	}
+}

@@ -1,7 +1,6 @@
 package batch
 
 import (
-	"encoding/json"
 	"strconv"
 	"strings"
 	"time"
@@ -102,7 +101,7 @@ func EndedResult(index int, id string, p Progress, attempts int) Result {
 	f := Failure{Code: CodeCanceled, Message: "the batch was canceled"}
 	r := Result{Index: index, ID: id, Round: p.Round, Status: ItemCanceled, Attempts: attempts, Finished: p.Finished}
 	switch {
-	case p.Status == Expired:
+	case p.Status == Expired || p.Lapsed:
 		r.Status, f = ItemExpired, Failure{Code: CodeExpired, Message: "the batch expired"}
 	case p.Reason == CodeTooManyFailures:
 		f = Failure{Code: CodeTooManyFailures, Message: "the batch stopped after too many failures"}
@@ -120,6 +119,3 @@ type Again struct {
 	Attempts int // made so far
 	Due      time.Time
 }
-
-// raw lets clients' bytes pass through encoding/json untouched.
-type raw = json.RawMessage

@@ -129,12 +129,14 @@ func (s BlockState) Tally() Tally {
 	return t
 }
 
-// Begin moves a queued batch to running at its first item's start.
+// Begin notes the start of an item: with the first a queued batch runs.
 func (p *Progress) Begin(at time.Time) {
-	if p.Status != Queued || at.IsZero() {
+	if at.IsZero() || p.Status.Terminal() || p.Status != Queued && !p.Started.IsZero() {
 		return
 	}
-	p.Status = Running
+	if p.Status == Queued {
+		p.Status = Running
+	}
 	if p.Started.IsZero() {
 		p.Started = at
 	}
@@ -149,31 +151,20 @@ func (p *Progress) Absorb(done Tally, digest uint64, blocks int) {
 	p.Version++
 }
 
-// Cancel begins the end of a batch at its owner's wish. It is idempotent;
-// a batch that has ended otherwise refuses with wrong_state.
-func (p *Progress) Cancel() (changed bool, err error) {
-	switch {
-	case p.Status == Canceling || p.Status == Canceled:
-		return false, nil
-	case !p.Status.CanBecome(Canceling):
-		return false, Refuse(Conflict, "wrong_state", "the batch is %s: only a batch that has not ended can be canceled", p.Status)
-	}
-	p.Status = Canceling
-	p.Version++
-	return true, nil
-}
-
 // Over says whether the round is over, and as what, while leased blocks of
 // the batch are in somebody's hands. A cancel that was answered wins over a
-// last item that comes in after it.
+// last item that comes in after it; after the deadline the batch still
+// completes if nothing is left to expire.
 func (p Progress) Over(leased int) (Status, bool) {
 	switch {
 	case p.Status.Terminal() || p.Status == Open:
 		return 0, false
 	case p.Status == Canceling:
 		return Canceled, leased == 0
+	case p.Open == 0:
+		return Completed, true
 	default:
-		return Completed, p.Open == 0
+		return Expired, p.Lapsed && leased == 0
 	}
 }
 

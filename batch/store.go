@@ -34,8 +34,16 @@ type Intake interface {
 
 	// Cancel begins the end of a batch and returns the batch as it is now.
 	// It is idempotent. A batch that has ended otherwise is a Conflict with
-	// reason wrong_state; an unknown or foreign one is NotFound.
+	// reason wrong_state; an unknown or foreign one is NotFound. So it is with
+	// Pause, after which nothing more is claimed, and Resume.
 	Cancel(ctx context.Context, tenant TenantID, id ID) (Batch, error)
+	Pause(ctx context.Context, tenant TenantID, id ID) (Batch, error)
+	Resume(ctx context.Context, tenant TenantID, id ID) (Batch, error)
+
+	// Amend changes a batch as [Progress.Amend] says and returns it as it is
+	// now. Messages that wait for the host of another URL move to the new
+	// one's lane, whatever crashes.
+	Amend(ctx context.Context, tenant TenantID, id ID, a Amendment) (Batch, error)
 }
 
 // A Stage receives a batch block by block. It is used by one goroutine.
@@ -61,7 +69,8 @@ type Reader interface {
 	// Batch returns a batch of the tenant, else NotFound.
 	Batch(ctx context.Context, tenant TenantID, id ID) (Batch, error)
 
-	// Batches lists the tenant's batches, newest first.
+	// Batches lists the tenant's batches, newest first. A page may be empty and
+	// not the last.
 	Batches(ctx context.Context, q BatchQuery) (list []Batch, next *ID, err error)
 
 	// Results returns a page of the batch's results in input order. A page
@@ -97,10 +106,27 @@ type Reader interface {
 
 // A BatchQuery selects batches of one tenant.
 type BatchQuery struct {
-	Tenant TenantID
-	Status Status // 0: any
-	Before *ID    // only those listed after this one; nil: from the newest
-	Limit  int    // at most; 1 and up
+	Tenant    TenantID
+	Status    Status            // 0: any
+	Processor string            // empty: any
+	Metadata  map[string]string // pairs that a batch has, all of them
+	Before    *ID               // only those listed after this one; nil: from the newest
+	Since     ID                // none that is less; zero: to the oldest
+	Limit     int               // at most; 1 and up
+}
+
+// Wants reports whether a batch of the tenant is among those selected,
+// wherever it is listed.
+func (q BatchQuery) Wants(b Batch) bool {
+	if q.Status != 0 && q.Status != b.Status || q.Processor != "" && q.Processor != b.Options.Processor {
+		return false
+	}
+	for k, v := range q.Metadata {
+		if has, ok := b.Options.Metadata[k]; !ok || has != v {
+			return false
+		}
+	}
+	return true
 }
 
 // A ResultQuery selects results of one batch.
@@ -219,7 +245,7 @@ type Lease struct {
 // Work is a claimed block: the items of it that may be tried now.
 type Work struct {
 	Lease Lease
-	Spec  *Spec // shared and not to be changed
+	Spec  *Spec // shared and not to be changed; another when its owner amends it
 	Round int
 	Items []WorkItem
 }
@@ -255,14 +281,16 @@ type Holding struct {
 	Tenant    TenantID
 	Batch     ID
 	Leases    []Lease
+	Edition   int    // of its spec
 	InFlight  int    // items being worked on
 	WaitingOn string // why nothing is, if nothing is
 }
 
 // Renewed answers a Renew.
 type Renewed struct {
-	Lost []Lease // another's by now: drop the work
-	Stop []ID    // start nothing more of these batches and release their blocks
+	Lost    []Lease // another's by now: drop the work
+	Stop    []ID    // start nothing more of these batches and release their blocks
+	Amended []*Spec // of another edition than what is held; shared and not to be changed
 }
 
 // Outbox is how messages reach their receivers. What keeps one dead or slow

@@ -1,11 +1,15 @@
 package api
 
 import (
+	"bytes"
+	"context"
 	"net/http"
+	"net/url"
 	"slices"
 	"time"
 
 	"github.com/callbatch/callbatch/batch"
+	"github.com/callbatch/callbatch/batch/intake"
 )
 
 // pollSeconds is how soon it is worth asking after a batch again.
@@ -66,7 +70,7 @@ func (s *server) viewBatch(b batch.Batch) batchView {
 	v := batchView{
 		ID: b.ID, Status: b.Status, Reason: orNull(b.Reason), Round: b.Round, Processor: b.Options.Processor,
 		Counts: b.Counts(), Metadata: b.Options.Metadata, Priority: b.Options.Priority, WaitingOn: orNull(s.waitingOn(b)),
-		Created: batch.FormatTime(b.Created), Started: timeOrNull(b.Started), Finished: timeOrNull(b.Finished),
+		Created: batch.FormatTime(b.Created), Started: timeOrNull(b.Started), Finished: timeOrNull(b.Finished), Expires: timeOrNull(b.Expires),
 		Links: linksView{Self: self, Results: self + "/results", Messages: self + "/messages", Cancel: self + "/cancel"},
 	}
 	if v.Metadata == nil {
@@ -143,19 +147,10 @@ func (s *server) getBatch(w http.ResponseWriter, r *request) error {
 }
 
 func (s *server) listBatches(w http.ResponseWriter, r *request) error {
-	q := batch.BatchQuery{Tenant: r.tenant}
-	if err := word(r.query, "status", &q.Status); err != nil {
-		return err
-	}
-	limit, err := pageLimit(r.query)
+	q, err := batchQuery(r)
 	if err != nil {
 		return err
 	}
-	before, err := cursor(r.query, "cursor", batchList)
-	if err != nil {
-		return err
-	}
-	q.Limit, q.Before = limit, (*batch.ID)(before)
 	list, next, err := s.Store.Batches(r.Context(), q)
 	if err != nil {
 		return err
@@ -167,14 +162,111 @@ func (s *server) listBatches(w http.ResponseWriter, r *request) error {
 	return writeList(w, r, batchList, views, (*[16]byte)(next))
 }
 
-func (s *server) cancel(w http.ResponseWriter, r *request) error {
+// batchQuery reads which batches are to be listed. A filter that is there and
+// empty is refused: it would let through everything.
+func batchQuery(r *request) (q batch.BatchQuery, err error) {
+	q = batch.BatchQuery{Tenant: r.tenant, Processor: r.query.Get("processor")}
+	if q.Processor == "" && r.query.Has("processor") {
+		return q, badParam("bad_processor", "processor is the name of one")
+	}
+	if err := word(r.query, "status", &q.Status); err != nil {
+		return q, err
+	}
+	if q.Metadata, err = metadata(r.query); err != nil {
+		return q, err
+	}
+	if q.Limit, err = pageLimit(r.query); err != nil {
+		return q, err
+	}
+	before, err := cursor(r.query, "cursor", batchList)
+	if err != nil {
+		return q, err
+	}
+	q.Before = (*batch.ID)(before)
+	return q, created(r.query, &q)
+}
+
+// created bounds a list by when the batches' submissions began, as their ids
+// say: what is outside is not even looked at.
+func created(params url.Values, q *batch.BatchQuery) error {
+	after, err := instant(params, "created_after")
+	if err != nil {
+		return err
+	}
+	before, err := instant(params, "created_before")
+	if err != nil {
+		return err
+	}
+	if !after.IsZero() {
+		q.Since = batch.FirstID(after.Truncate(time.Millisecond).Add(time.Millisecond))
+	}
+	if first := batch.FirstID(before); !before.IsZero() && (q.Before == nil || bytes.Compare(first[:], q.Before[:]) < 0) {
+		q.Before = &first
+	}
+	return nil
+}
+
+// steer has one of the store's small steps done to a batch and shows it as it
+// is then.
+func (s *server) steer(w http.ResponseWriter, r *request, step func(context.Context, batch.TenantID, batch.ID) (batch.Batch, error)) error {
 	id, err := r.id()
 	if err != nil {
 		return err
 	}
-	b, err := s.Store.Cancel(r.Context(), r.tenant, id)
+	b, err := step(r.Context(), r.tenant, id)
 	if err != nil {
 		return err
 	}
 	return writeJSON(w, http.StatusAccepted, encode(s.viewBatch(b)))
+}
+
+func (s *server) cancel(w http.ResponseWriter, r *request) error {
+	return s.steer(w, r, s.Store.Cancel)
+}
+
+func (s *server) pause(w http.ResponseWriter, r *request) error {
+	return s.steer(w, r, s.Store.Pause)
+}
+
+func (s *server) resume(w http.ResponseWriter, r *request) error {
+	return s.steer(w, r, s.Store.Resume)
+}
+
+// amend changes what a batch asked for.
+func (s *server) amend(w http.ResponseWriter, r *request) error {
+	id, err := r.id()
+	if err != nil {
+		return err
+	}
+	body, err := r.inputBytes("application/json", "application/merge-patch+json")
+	if err != nil {
+		return err
+	}
+	a, err := intake.Amendment(body)
+	if err != nil {
+		return err
+	}
+	if ps := s.checkAmendment(a); len(ps) > 0 {
+		return unacceptable(ps...)
+	}
+	b, err := s.Store.Amend(r.Context(), r.tenant, id, a)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, encode(s.viewBatch(b)))
+}
+
+// checkAmendment is what only the server knows about an amendment.
+func (s *server) checkAmendment(a batch.Amendment) []batch.Problem {
+	headers := map[string]string{}
+	for name, value := range a.CallbackHeaders {
+		if value != nil {
+			headers[name] = *value
+		}
+	}
+	url := ""
+	if a.CallbackURL != nil {
+		url = *a.CallbackURL
+	}
+	return s.checkCallback(url, headers, "/callback_url", "/callback_headers")
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/callbatch/callbatch/batch"
 )
@@ -171,6 +172,63 @@ func TestListingBatches(t *testing.T) {
 			t.Error(diff)
 		}
 	})
+	t.Run("by processor, and by metadata", func(t *testing.T) {
+		for i, text := range want[:4] {
+			id, _ := batch.ParseID(text)
+			w.store.change(id, func(b *fakeBatch) {
+				b.Options.Processor = []string{"price", "size"}[i%2]
+				b.Options.Metadata = map[string]string{"run": "nightly", "a&b=": []string{"ü", ""}[i/2]}
+			})
+		}
+		for query, ids := range map[string][]string{
+			"processor=size":                                           {want[1], want[3]},
+			"metadata.run=nightly&processor=price":                     {want[0], want[2]},
+			"metadata.run=nightly&metadata.a%26b%3D=%C3%BC":            want[:2],
+			"metadata.a%26b%3D=":                                       want[2:4],
+			"metadata.run=daily":                                       nil,
+			"metadata.run=nightly&status=running&limit=1":              {want[0], want[2]},
+			"metadata.run=nightly&created_before=3000-01-01T00:00:00Z": want[:4],
+			"metadata.run=nightly&created_after=3000-01-01T00:00:00Z":  nil,
+		} {
+			if diff := cmp.Diff(ids, walk("/v1/batches?"+query)); diff != "" {
+				t.Errorf("%s: %s", query, diff)
+			}
+		}
+	})
+	t.Run("by when they were submitted", func(t *testing.T) {
+		w := newWorld(t)
+		at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+		var made []string
+		for i := range 4 {
+			id := w.store.put(w.tenants[0], 1, 0)
+			w.store.change(id, func(b *fakeBatch) {
+				delete(w.store.batches, id)
+				b.ID = batch.NewID(at.Add(time.Duration(i) * time.Millisecond))
+				w.store.batches[b.ID] = b
+				made = append(made, b.ID.String())
+			})
+		}
+		for query, from := range map[string][2]int{
+			"created_after=2026-11-23T12:00:00Z":                                                {1, 4},
+			"created_after=2026-11-23T12:00:00.0015Z":                                           {2, 4},
+			"created_before=2026-11-23T12:00:00.002Z":                                           {0, 2},
+			"created_before=2026-11-23T13:00:00.0021%2B01:00":                                   {0, 3},
+			"created_after=2026-11-23T12:00:00Z&created_before=2026-11-23T12:00:00.003Z":        {1, 3},
+			"created_after=1999-11-23T12:00:00Z&created_before=2026-11-23T12:00:00Z":            {0, 0},
+			"created_after=2026-11-23T12:00:00.003Z&created_before=2026-11-23T12:00:00.003Z":    {0, 0},
+			"created_before=2026-11-23T12:00:00.003Z&cursor=" + cursorAt(batchList, batch.ID{}): {0, 0},
+		} {
+			var p page
+			w.get("/v1/batches?"+query).is(200, "").decode(&p)
+			var got []string
+			for _, b := range p.Data {
+				got = append([]string{b.ID}, got...)
+			}
+			if diff := cmp.Diff(made[from[0]:from[1]], got, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("%s: %s", query, diff)
+			}
+		}
+	})
 	t.Run("an empty list is a list", func(t *testing.T) {
 		if got := string(w.get("/v1/batches?status=paused").is(200, "").body); got != `{"data":[],"next":null}`+"\n" {
 			t.Errorf("it is %s", got)
@@ -201,7 +259,9 @@ func TestListingBatches(t *testing.T) {
 		"cursor=": "bad_cursor", "cursor=!": "bad_cursor", "cursor=" + own[:20]: "bad_cursor", "cursor=" + own + "A": "bad_cursor", "cursor=" + own + "%0A": "bad_cursor",
 		"cursor=" + strings.ToLower(own):                     "bad_cursor",
 		"cursor=" + cursorAt(messageList, batch.MessageID{}): "bad_cursor",
-		"processor=price":                                    "unknown_parameter", "Limit=3": "unknown_parameter",
+		"Limit=3": "unknown_parameter", "metadata=x": "unknown_parameter", "metadata.": "bad_metadata", "metadata.k=v&metadata.k=v": "repeated_parameter",
+		"processor=": "bad_processor", "created_after=": "bad_created_after", "created_after=2026-11-23": "bad_created_after",
+		"created_before=soon": "bad_created_before", "created_before=0001-01-01T00:00:00Z": "bad_created_before",
 		"limit=3&limit=3": "repeated_parameter", "limit=3;status=open": "bad_query", "limit=%zz": "bad_query", "status=%ff": "bad_query",
 	} {
 		t.Run(query+" is refused", func(t *testing.T) {

@@ -187,17 +187,42 @@ func (s *fakeStage) Discard() {
 	}
 }
 
-func (f *fakeStore) Cancel(_ context.Context, tenant batch.TenantID, id batch.ID) (batch.Batch, error) {
+// steer changes a batch as the domain says.
+func (f *fakeStore) steer(tenant batch.TenantID, id batch.ID, change func(*fakeBatch) error) (batch.Batch, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	b, err := f.of(tenant, id)
 	if err != nil {
 		return batch.Batch{}, err
 	}
-	if _, err := b.Progress.Cancel(); err != nil {
-		return batch.Batch{}, err
-	}
-	return b.Batch, nil
+	err = change(b)
+	return b.Batch, err
+}
+
+func (f *fakeStore) Cancel(_ context.Context, tenant batch.TenantID, id batch.ID) (batch.Batch, error) {
+	return f.progress(tenant, id, (*batch.Progress).Cancel)
+}
+
+func (f *fakeStore) Pause(_ context.Context, tenant batch.TenantID, id batch.ID) (batch.Batch, error) {
+	return f.progress(tenant, id, (*batch.Progress).Pause)
+}
+
+func (f *fakeStore) Resume(_ context.Context, tenant batch.TenantID, id batch.ID) (batch.Batch, error) {
+	return f.progress(tenant, id, (*batch.Progress).Resume)
+}
+
+func (f *fakeStore) progress(tenant batch.TenantID, id batch.ID, step func(*batch.Progress) (bool, error)) (batch.Batch, error) {
+	return f.steer(tenant, id, func(b *fakeBatch) error {
+		_, err := step(&b.Progress)
+		return err
+	})
+}
+
+func (f *fakeStore) Amend(_ context.Context, tenant batch.TenantID, id batch.ID, a batch.Amendment) (batch.Batch, error) {
+	return f.steer(tenant, id, func(b *fakeBatch) (err error) {
+		b.Spec, _, err = b.Progress.Amend(b.Spec, a, time.Now())
+		return err
+	})
 }
 
 func (f *fakeStore) Batch(_ context.Context, tenant batch.TenantID, id batch.ID) (batch.Batch, error) {
@@ -214,7 +239,7 @@ func (f *fakeStore) Batches(_ context.Context, q batch.BatchQuery) (list []batch
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for id, b := range f.batches {
-		if b.Tenant == q.Tenant && (q.Status == 0 || b.Status == q.Status) && (q.Before == nil || id.String() < q.Before.String()) {
+		if b.Tenant == q.Tenant && q.Wants(b.Batch) && (q.Before == nil || id.String() < q.Before.String()) && id.String() >= q.Since.String() {
 			list = append(list, b.Batch)
 		}
 	}

@@ -17,32 +17,42 @@ const mostInput = 64 << 10
 
 // input reads the JSON object that is the body of a small call.
 func (r *request) input(into any) error {
-	if r.ContentLength == 0 {
-		return intake.Object(nil, into)
-	}
-	if err := checkForm(r.Header); err != nil {
+	b, err := r.inputBytes("application/json")
+	if err != nil {
 		return err
-	}
-	tooLarge := batch.Refuse(batch.TooLarge, "body_too_large", "the body of this call has at most %d bytes", mostInput)
-	if r.ContentLength > mostInput {
-		return tooLarge
-	}
-	b, err := io.ReadAll(io.LimitReader(r.Body, mostInput+1))
-	switch {
-	case err != nil:
-		return brokenOff(r.Request)
-	case len(b) > mostInput:
-		return tooLarge
 	}
 	return intake.Object(b, into)
 }
 
+// inputBytes returns the body of a small call, of one of some content types;
+// nothing if there is none.
+func (r *request) inputBytes(kinds ...string) ([]byte, error) {
+	if r.ContentLength == 0 {
+		return nil, nil
+	}
+	if err := checkForm(r.Header, kinds); err != nil {
+		return nil, err
+	}
+	tooLarge := batch.Refuse(batch.TooLarge, "body_too_large", "the body of this call has at most %d bytes", mostInput)
+	if r.ContentLength > mostInput {
+		return nil, tooLarge
+	}
+	b, err := io.ReadAll(io.LimitReader(r.Body, mostInput+1))
+	switch {
+	case err != nil:
+		return nil, brokenOff(r.Request)
+	case len(b) > mostInput:
+		return nil, tooLarge
+	}
+	return b, nil
+}
+
 // checkForm refuses a body that does not say it is plain JSON.
-func checkForm(h http.Header) error {
+func checkForm(h http.Header, kinds []string) error {
 	kind := strings.Join(h.Values("Content-Type"), ", ")
 	media, params, err := mime.ParseMediaType(kind)
-	if charset := params["charset"]; err != nil || media != "application/json" || charset != "" && !strings.EqualFold(charset, "utf-8") {
-		return batch.Refuse(batch.Unsupported, "unsupported_content_type", "the content type is application/json, not %q", fmt.Sprintf("%.80s", kind))
+	if charset := params["charset"]; err != nil || !slices.Contains(kinds, media) || charset != "" && !strings.EqualFold(charset, "utf-8") {
+		return batch.Refuse(batch.Unsupported, "unsupported_content_type", "the content type is %s, not %q", strings.Join(kinds, " or "), fmt.Sprintf("%.80s", kind))
 	}
 	if coding := strings.Join(h.Values("Content-Encoding"), ", "); coding != "" && !strings.EqualFold(coding, "identity") {
 		return batch.Refuse(batch.Unsupported, "unsupported_coding", "this call takes its body without a content coding")

@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/callbatch/callbatch/batch"
@@ -26,13 +28,44 @@ func parseQuery(raw string, known []string) (url.Values, error) {
 		switch {
 		case !utf8.ValidString(name) || !utf8.ValidString(values[0]):
 			return nil, badParam("bad_query", "the query is not UTF-8")
-		case !slices.Contains(known, name):
+		case !slices.Contains(known, name) && !(strings.HasPrefix(name, metadataPrefix) && slices.Contains(known, metadataParam)):
 			return nil, badParam("unknown_parameter", "there is no parameter %q here", name[:min(len(name), 80)])
 		case len(values) > 1:
 			return nil, badParam("repeated_parameter", "%q is given more than once", name[:min(len(name), 80)])
 		}
 	}
 	return q, nil
+}
+
+const metadataPrefix = "metadata."
+
+// metadata returns the pairs of metadata that are asked for.
+func metadata(q url.Values) (map[string]string, error) {
+	pairs := map[string]string{}
+	for name := range q {
+		if key, ok := strings.CutPrefix(name, metadataPrefix); ok {
+			pairs[key] = q.Get(name)
+		}
+	}
+	switch _, empty := pairs[""]; {
+	case empty:
+		return nil, badParam("bad_metadata", "a pair of metadata is asked for as metadata.KEY=VALUE")
+	case len(pairs) > batch.MaxMetadata:
+		return nil, badParam("bad_metadata", "no batch has more than %d pairs of metadata", batch.MaxMetadata)
+	}
+	return pairs, nil
+}
+
+// instant returns a time, or the zero time if the parameter is not there.
+func instant(q url.Values, name string) (time.Time, error) {
+	if !q.Has(name) {
+		return time.Time{}, nil
+	}
+	t, err := time.Parse(time.RFC3339, q.Get(name))
+	if err != nil || t.IsZero() {
+		return time.Time{}, badParam("bad_"+name, `%s is a time such as "2026-11-23T12:00:00Z"`, name)
+	}
+	return t, nil
 }
 
 func badParam(word, format string, args ...any) error {

@@ -30,6 +30,9 @@ const open access.Scope = "open"
 // anyParam lets a handler judge the query parameters by itself.
 const anyParam = "*"
 
+// metadataParam stands for metadata.KEY=VALUE with any key.
+const metadataParam = "metadata.KEY"
+
 // Whether a row takes a body. Where none has a meaning one is refused.
 const (
 	noBody = false
@@ -50,12 +53,15 @@ var (
 func routes() []route {
 	return []route{
 		{"POST", "/v1/batches", toSubmit, []string{anyParam}, aBody, (*server).submit},
-		{"GET", "/v1/batches", toRead, []string{"status", "limit", "cursor"}, noBody, (*server).listBatches},
+		{"GET", "/v1/batches", toRead, []string{"status", "processor", metadataParam, "created_after", "created_before", "limit", "cursor"}, noBody, (*server).listBatches},
 		{"GET", "/v1/batches/{id}", toRead, nil, noBody, (*server).getBatch},
+		{"PATCH", "/v1/batches/{id}", toSubmit, nil, aBody, (*server).amend},
 		{"GET", "/v1/batches/{id}/results", toRead, []string{"after", "limit", "status", batch.LinkParam}, noBody, (*server).results},
 		{"GET", "/v1/batches/{id}/items/{index}", toRead, nil, noBody, (*server).getItem},
 		{"GET", "/v1/batches/{id}/items/{index}/output", toRead, []string{batch.LinkParam}, noBody, (*server).getOutput},
 		{"POST", "/v1/batches/{id}/cancel", toSubmit, nil, noBody, (*server).cancel},
+		{"POST", "/v1/batches/{id}/pause", toSubmit, nil, noBody, (*server).pause},
+		{"POST", "/v1/batches/{id}/resume", toSubmit, nil, noBody, (*server).resume},
 
 		{"GET", "/v1/batches/{id}/messages", toRead, []string{"status", "host", "limit", "cursor"}, noBody, (*server).listOfBatch},
 		{"GET", "/v1/messages", toRead, []string{"status", "host", "limit", "cursor"}, noBody, (*server).listMessages},

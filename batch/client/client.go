@@ -117,7 +117,14 @@ func optionsQuery(o batch.Options) url.Values {
 	number("callback_page_items", o.CallbackPageItems)
 	text("id_field", o.IDField)
 	text("priority", string(o.Priority))
+	if !o.NotBefore.IsZero() {
+		q.Set("not_before", o.NotBefore.Format(time.RFC3339Nano))
+	}
+	if o.ExpiresIn != 0 {
+		q.Set("expires_in", o.ExpiresIn.String())
+	}
 	number("max_attempts", o.MaxAttempts)
+	text("max_failures", string(o.MaxFailures))
 	number("concurrency", o.Concurrency)
 	for k, v := range o.Metadata {
 		q.Set("metadata."+k, v)

@@ -61,6 +61,7 @@ func TestSubmitSendsOptionsAsParameters(t *testing.T) {
 		want := fmt.Sprint("POST", "/v1/batches", map[string][]string{
 			"processor": {"price"}, "callback_url": {"https://x/?a=b&c"}, "callback_mode": {"summary"}, "callback_page_bytes": {"2048"},
 			"callback_page_items": {"7"}, "id_field": {"/id"}, "metadata.a b": {"ü"}, "priority": {"low"}, "max_attempts": {"3"}, "concurrency": {"9"},
+			"not_before": {"2026-11-23T12:00:00.5Z"}, "expires_in": {"1h30m0s"}, "max_failures": {"5%"},
 			"callback_events": {`["batch.progress"]`}, "callback_headers": {`{"Authorization":"Bearer \"a\""}`},
 		}, "Bearer cbk_x", "application/x-ndjson", "gzip", "items")
 		if got != want {
@@ -72,6 +73,7 @@ func TestSubmitSendsOptionsAsParameters(t *testing.T) {
 	b, err := c.Submit(context.Background(), strings.NewReader("items"), SubmitOptions{ContentEncoding: "gzip", Options: batch.Options{
 		Processor: "price", CallbackURL: "https://x/?a=b&c", CallbackMode: batch.ModeSummary, CallbackPageBytes: 2048, CallbackPageItems: 7,
 		IDField: "/id", Metadata: map[string]string{"a b": "ü"}, Priority: batch.PriorityLow, MaxAttempts: 3, Concurrency: 9,
+		NotBefore: time.Date(2026, 11, 23, 12, 0, 0, 5e8, time.UTC), ExpiresIn: 90 * time.Minute, MaxFailures: "5%",
 		CallbackEvents: []string{batch.TypeProgress}, CallbackHeaders: map[string]string{"Authorization": `Bearer "a"`},
 	}})
 	if err != nil || b.ID != "bat_1" || b.Counts.Pending != 2 || b.Reason != "" {

@@ -312,6 +312,22 @@ func TestBounds(t *testing.T) {
 			t.Errorf("the processor had %d in flight", n)
 		}
 	})
+	bubble(t, "another bound holds within a second, also for what is in hand", func(t *testing.T, m *memory) {
+		var most atomic.Int64
+		start(t, m, procs(engine.Processor{Do: gauge(&most), Concurrency: 8}))
+		id := m.submit(spec(1, batch.Options{Concurrency: 1}), 200, 256)
+		for _, bound := range []int{6, 2} {
+			time.Sleep(1500 * time.Millisecond)
+			m.amend(id, batch.Amendment{Concurrency: &bound})
+			time.Sleep(2500 * time.Millisecond)
+			most.Store(0)
+			time.Sleep(5 * time.Second)
+			if n := most.Load(); n != int64(bound) {
+				t.Errorf("%d are in flight, %d may be", n, bound)
+			}
+		}
+		m.await(t, id)
+	})
 	bubble(t, "a processor starts no more a second than it may", func(t *testing.T, m *memory) {
 		start(t, m, procs(engine.Processor{Do: echo, Rate: 50}))
 		begun := time.Now()

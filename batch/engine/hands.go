@@ -184,7 +184,9 @@ func (e *Engine) keep(works []batch.Work) {
 		if j == nil {
 			j = l.open(w.Spec)
 		}
-		j.spec = w.Spec
+		if w.Spec.Edition > j.spec.Edition {
+			j.spec = w.Spec
+		}
 		b := &block{work: w, job: j, size: sizeOf(w), claimed: now}
 		j.blocks = append(j.blocks, b)
 		for _, held := range []*hands{&e.held, &l.held} {

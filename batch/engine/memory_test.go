@@ -162,7 +162,8 @@ func (m *memory) lease(k *kept, c batch.Claim) (batch.Work, bool) {
 		m.token++
 		key := batch.BlockKey{Tenant: k.Tenant, Batch: k.ID, Number: uint32(n)}
 		b.lease = &batch.Lease{Block: key, Owner: c.Owner, Token: m.token}
-		w := batch.Work{Lease: *b.lease, Spec: &k.Spec, Round: k.Round}
+		spec := k.Spec
+		w := batch.Work{Lease: *b.lease, Spec: &spec, Round: k.Round}
 		for i, it := range b.Items {
 			if st := b.state.Items[i]; !st.Status.Terminal() && !st.Due.After(now) {
 				w.Items = append(w.Items, batch.WorkItem{Index: b.First + i, ID: it.ID, Raw: it.Raw, Attempts: st.Attempts})
@@ -333,6 +334,9 @@ func (m *memory) Renew(_ context.Context, _ string, held []batch.Holding) (batch
 		if !k.Status.Claimable() {
 			r.Stop = append(r.Stop, h.Batch)
 		}
+		if spec := k.Spec; spec.Edition != h.Edition {
+			r.Amended = append(r.Amended, &spec)
+		}
 		for _, l := range h.Leases {
 			if b := k.blocks[l.Block.Number]; b.lease == nil || *b.lease != l {
 				r.Lost = append(r.Lost, l)
@@ -468,6 +472,13 @@ func (m *memory) cancel(id batch.ID) {
 	m.with(id, func(k *kept) {
 		k.Cancel()
 		m.end(k, &batch.MessageClaim{}, &batch.Recorded{})
+	})
+}
+
+// amend changes a batch as its owner wants.
+func (m *memory) amend(id batch.ID, a batch.Amendment) {
+	m.with(id, func(k *kept) {
+		k.Spec, _, _ = k.Progress.Amend(k.Spec, a, time.Now())
 	})
 }
 

@@ -84,7 +84,7 @@ func (e *Engine) holdings() []batch.Holding {
 	for _, j := range e.jobs {
 		h := batch.Holding{
 			Tenant: j.spec.Tenant, Batch: j.spec.ID,
-			Leases: make([]batch.Lease, 0, len(j.blocks)), InFlight: j.runs, WaitingOn: j.waitingOn(now),
+			Leases: make([]batch.Lease, 0, len(j.blocks)), Edition: j.spec.Edition, InFlight: j.runs, WaitingOn: j.waitingOn(now),
 		}
 		for _, b := range j.blocks {
 			if !b.closed {
@@ -121,6 +121,13 @@ func (e *Engine) heed(answer batch.Renewed) {
 		if b := e.find(l); b != nil && !b.closed {
 			e.log.Debug("lease lost", "batch_id", l.Block.Batch, "token", l.Token)
 			e.lose(b)
+		}
+	}
+	for _, spec := range answer.Amended {
+		if j := e.jobs[spec.ID]; j != nil {
+			j.spec = spec
+			j.lane.line(j)
+			j.lane.wake.raise()
 		}
 	}
 	for _, id := range answer.Stop {

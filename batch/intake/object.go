@@ -18,10 +18,14 @@ import (
 // Its errors are [*batch.Error]s, Malformed or Invalid, with the place. They
 // repeat no value.
 func Object(body []byte, into any) error {
+	return object(body, into, json.WithUnmarshalers(json.UnmarshalFromFunc(refuseNull)))
+}
+
+func object(body []byte, into any, how ...json.Options) error {
 	if len(body) == 0 {
 		return batch.Refuse(batch.Malformed, "empty_body", "the body is a JSON object, not empty")
 	}
-	err := json.Unmarshal(body, into, json.RejectUnknownMembers(true), json.WithUnmarshalers(json.UnmarshalFromFunc(refuseNull)))
+	err := json.Unmarshal(body, into, append(how, json.RejectUnknownMembers(true))...)
 	if err == nil {
 		return nil
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -15,8 +16,9 @@ import (
 	"github.com/callbatch/callbatch/batch"
 )
 
-// field returns where an option goes: a *string, an *int, a *[]string or a
-// *map[string]string. It is nil for a name that is no option.
+// field returns where an option goes: a *string, an *int, a *[]string, a
+// *map[string]string, a *time.Time, a *time.Duration or a *batch.Tolerance. It
+// is nil for a name that is no option.
 func field(o *batch.Options, name string) any {
 	switch name {
 	case "processor":
@@ -39,6 +41,12 @@ func field(o *batch.Options, name string) any {
 		return &o.Metadata
 	case "priority":
 		return (*string)(&o.Priority)
+	case "not_before":
+		return &o.NotBefore
+	case "expires_in":
+		return &o.ExpiresIn
+	case "max_failures":
+		return &o.MaxFailures
 	case "max_attempts":
 		return &o.MaxAttempts
 	case "concurrency":
@@ -76,6 +84,20 @@ func (s *submission) set(name string, v jsontext.Value) {
 		s.setString(name, to, unquote(v))
 	case *int:
 		s.setInt(name, to, string(v))
+	case *time.Time:
+		if v.Kind() != '"' {
+			wrong(timeForm)
+			return
+		}
+		s.setTime(name, to, unquote(v))
+	case *time.Duration:
+		if v.Kind() != '"' {
+			wrong(durationForm)
+			return
+		}
+		s.setDuration(name, to, unquote(v))
+	case *batch.Tolerance:
+		s.setTolerance(name, to, v)
 	case *map[string]string:
 		if v.Kind() != '{' {
 			wrong("an object of strings")
@@ -112,6 +134,43 @@ func (s *submission) setInt(name string, to *int, text string) {
 		s.problems.add(optionProblem(name, "out_of_range", "%s is at least 1", name))
 	default:
 		*to = n
+	}
+}
+
+// What times and durations look like, to a client who wrote something else.
+const (
+	timeForm     = `a time such as "2026-11-23T12:00:00Z"`
+	durationForm = `a duration such as "90s", "30m" or "24h"`
+)
+
+func (s *submission) setTime(name string, to *time.Time, text string) {
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil || t.IsZero() {
+		s.problems.add(optionProblem(name, "bad_time", "%s is %s", name, timeForm))
+		return
+	}
+	*to = t.UTC()
+}
+
+func (s *submission) setDuration(name string, to *time.Duration, text string) {
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 {
+		s.problems.add(optionProblem(name, "bad_duration", "%s is %s", name, durationForm))
+		return
+	}
+	*to = d
+}
+
+// setTolerance takes a JSON number as a count and a string as a share; the
+// domain knows which are any.
+func (s *submission) setTolerance(name string, to *batch.Tolerance, v jsontext.Value) {
+	switch {
+	case v.Kind() == '0':
+		*to = batch.Tolerance(v)
+	case v.Kind() == '"' && strings.HasSuffix(unquote(v), "%"):
+		*to = batch.Tolerance(unquote(v))
+	default:
+		s.problems.add(optionProblem(name, "wrong_type", `%s is a count such as 10, or a share such as "5%%"`, name))
 	}
 }
 
@@ -205,6 +264,12 @@ func (s *submission) setText(name, text string) {
 		s.setString(name, to, text)
 	case *int:
 		s.setInt(name, to, text)
+	case *time.Time:
+		s.setTime(name, to, text)
+	case *time.Duration:
+		s.setDuration(name, to, text)
+	case *batch.Tolerance:
+		s.setString(name, (*string)(to), text)
 	default:
 		v := jsontext.Value(text)
 		if to != nil && !v.IsValid() {

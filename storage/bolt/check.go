@@ -158,10 +158,12 @@ func (c *checker) batches() {
 		c.ledger(b)
 		return nil
 	})
-	c.each(bucketActive, func(k, _ []byte) error {
-		_, err := readProgress(c.tx, k)
-		return err
-	})
+	for _, name := range []table{bucketActive, bucketMoves} {
+		c.each(name, func(k, _ []byte) error {
+			_, err := readProgress(c.tx, k)
+			return err
+		})
+	}
 }
 
 // blocks checks that a batch's blocks follow each other without a gap and

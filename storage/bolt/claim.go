@@ -44,8 +44,12 @@ func (s *Store) Claim(ctx context.Context, c batch.Claim) ([]batch.Work, error) 
 			continue
 		}
 		p.lease.first, p.lease.count = p.first, p.count
-		if lv := s.live[p.lease.Block.Batch]; lv != nil {
+		switch lv := s.live[p.lease.Block.Batch]; {
+		case lv == nil:
+		case lv.spec == nil:
 			lv.spec = p.work.Spec
+		default: // it may have been amended since this one was read
+			p.work.Spec = lv.spec
 		}
 		works = append(works, p.work)
 	}
@@ -91,10 +95,15 @@ func (s *Store) pickOne(open *cursor, r *rota[batch.ID], c batch.Claim, now time
 		return p, false
 	}
 	lv := s.live[id]
-	switch {
-	case lv == nil:
+	if lv == nil {
 		r.forget(id)
-	case !lv.status.Claimable():
+		return p, true
+	}
+	may, until := lv.gate.Open(now)
+	switch {
+	case !may && !until.IsZero():
+		r.sleep(lv.tenant, id, until)
+	case !may:
 	case len(lv.leases) >= max(1, c.PerBatch):
 		s.crowded[id] = c.PerBatch
 	default:
@@ -290,6 +299,7 @@ func (s *Store) Renew(ctx context.Context, owner string, held []batch.Holding) (
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var r batch.Renewed
+	now := time.Now()
 	for _, h := range held {
 		lv := s.live[h.Batch]
 		if lv == nil {
@@ -297,8 +307,11 @@ func (s *Store) Renew(ctx context.Context, owner string, held []batch.Holding) (
 			continue
 		}
 		lv.inFlight, lv.waitingOn = h.InFlight, h.WaitingOn
-		if !lv.status.Claimable() {
+		if may, _ := lv.gate.Open(now); !may {
 			r.Stop = append(r.Stop, h.Batch)
+		}
+		if lv.spec != nil && lv.spec.Edition != h.Edition {
+			r.Amended = append(r.Amended, lv.spec)
 		}
 		for _, l := range h.Leases {
 			if _, ok := s.holder(l); ok == nil {

@@ -3,6 +3,7 @@ package bolt
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -93,6 +94,7 @@ func (s *Store) gather() (group []*step, ok bool) {
 	case st := <-s.bulk:
 		group = append(group, st)
 	}
+	runtime.Gosched() // whoever is about to submit a step shares this commit
 	size := group[0].bytes
 	for len(group) < maxSteps && size < maxBytes {
 		st, open := poll(s.small)

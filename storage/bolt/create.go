@@ -126,6 +126,7 @@ func (g *stage) Create(ctx context.Context, spec batch.Spec) (batch.Batch, error
 	spec.ID, spec.Tenant, spec.Items, spec.Blocks, spec.Bytes = g.id, g.tenant, g.items, g.blocks, g.bytes
 	spec.Created = spec.Created.Truncate(time.Millisecond)
 	p := batch.Progress{Status: batch.Queued, Round: 1, Open: g.blocks, Version: 1}
+	p.Accept(spec.Options, spec.Created)
 	key := tenantKey(g.tenant, g.id)
 	specRec := record.EncodeSpec(key, spec)
 	err := acknowledge(func() error {
@@ -135,8 +136,7 @@ func (g *stage) Create(ctx context.Context, spec batch.Spec) (batch.Batch, error
 		return batch.Batch{}, err
 	}
 	g.over = true
-	hint(g.s.changed)
-	return batch.Batch{Spec: spec, Progress: p}, nil
+	return batch.Batch{Spec: spec, Progress: p, WaitingOn: p.Gate(spec.Options).WaitingOn(time.Now())}, nil
 }
 
 func (g *stage) create(t *txn, key, specRec []byte, spec *batch.Spec, p batch.Progress) error {

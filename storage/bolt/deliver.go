@@ -39,6 +39,7 @@ func (t *txn) post(s *Store, e *entry, ms []batch.Message, offer *batch.MessageC
 		case t.mayTake(s, m, offer):
 			err = t.take(s, e, m, offer, out)
 		default:
+			t.atHand(s, m)
 			err = t.wait(s, m)
 		}
 		if err != nil {
@@ -74,6 +75,7 @@ func (t *txn) take(s *Store, e *entry, m batch.Message, offer *batch.MessageClai
 	var d batch.Delivery
 	ok := true
 	if older := t.longest(laneOf(m)); older != nil {
+		t.atHand(s, m)
 		if err := t.wait(s, m); err != nil {
 			return err
 		}
@@ -131,8 +133,11 @@ func (t *txn) wait(s *Store, m batch.Message) error {
 // it leaves.
 func (t *txn) startSending(s *Store, m batch.Message, spec *batch.Spec) (batch.Delivery, error) {
 	m.Begin(t.now)
-	body := handyBody(m)
+	body := smallBody(m)
 	m.Carried = nil // they are not ours
+	if body == nil && m.Made == 1 {
+		body = s.fromHand(m.ID)
+	}
 	if err := bucketSending.in(t.Tx).Put(tenantKey(m.Tenant, m.ID), []byte{1}); err != nil {
 		return batch.Delivery{}, err
 	}
@@ -146,22 +151,6 @@ func (t *txn) startSending(s *Store, m batch.Message, spec *batch.Spec) (batch.D
 	return batch.Delivery{
 		Message: m, Body: body, URL: spec.Options.CallbackURL, Headers: spec.Options.CallbackHeaders, Token: f.token, Trial: f.trial,
 	}, t.putMessage(m)
-}
-
-// handyBytes bounds the results that are made into a body within a
-// transaction; a larger body is read when it is sent.
-const handyBytes = 4 << 10
-
-// handyBody returns the body of a message that was just made, if it is small.
-func handyBody(m batch.Message) []byte {
-	size := 0
-	for _, r := range m.Carried {
-		size += len(r.Payload)
-	}
-	if len(m.Carried) == 0 || size > handyBytes {
-		return nil
-	}
-	return batch.AppendBody(make([]byte, 0, len(m.Head)+len(m.Tail)+size+256*len(m.Carried)), m, m.Carried)
 }
 
 func (s *Store) healthOf(k hostKey) batch.Health {
@@ -272,10 +261,13 @@ func (t *txn) settle(s *Store, o batch.AttemptOutcome, attempt []byte) error {
 
 // land brings a message whose attempt has ended to its next place.
 func (t *txn) land(s *Store, m batch.Message) error {
-	if m.State == batch.MessageWaiting {
-		return t.wait(s, m)
+	if m.State != batch.MessageWaiting {
+		return t.settled(s, m)
 	}
-	return t.settled(s, m)
+	if err := t.readdress(s, &m); err != nil {
+		return err
+	}
+	return t.wait(s, m)
 }
 
 // flying returns the attempt under way that a delivery is.

@@ -12,7 +12,7 @@ import (
 type live struct {
 	tenant    batch.TenantID
 	id        batch.ID
-	status    batch.Status // as committed, or Canceling from the moment a cancel is on its way
+	gate      batch.Gate // as committed, and lapsed from its deadline on
 	round     int
 	processor string
 	spec      *batch.Spec // nil until wanted
@@ -42,17 +42,34 @@ const specsKept = 4096
 // adopt makes a batch known that does not end with this start.
 func (s *Store) adopt(spec *batch.Spec, p batch.Progress) *live {
 	lv := &live{
-		tenant: spec.Tenant, id: spec.ID, status: p.Status, round: p.Round, processor: spec.Options.Processor,
+		tenant: spec.Tenant, id: spec.ID, gate: p.Gate(spec.Options), round: p.Round, processor: spec.Options.Processor,
 		leases: map[place]*lease{},
 	}
 	if len(s.live) < specsKept {
 		lv.spec = spec
 	}
 	s.live[spec.ID] = lv
-	if p.Status.Claimable() {
-		s.rota(lv.processor).wakeUp(lv.tenant, lv.id)
-	}
+	s.regate(lv, p)
 	return lv
+}
+
+// regate takes over how a batch is steered: what may start is claimed, its
+// deadline is waited for, and what has come to an end is ended.
+func (s *Store) regate(lv *live, p batch.Progress) {
+	lv.gate.Status, lv.gate.Lapsed, lv.gate.Expires = p.Status, p.Lapsed, p.Expires
+	s.deadlines.forget(lv.id)
+	if lv.gate.Ending() {
+		if len(lv.leases) == 0 {
+			s.queueEnd(lv.tenant, lv.id)
+		}
+		return
+	}
+	if !p.Expires.IsZero() {
+		s.deadlines.sleep(lv.tenant, lv.id, p.Expires)
+		hint(s.endsReady)
+	}
+	s.rota(lv.processor).wakeUp(lv.tenant, lv.id)
+	hint(s.changed)
 }
 
 // rota returns whose turn it is among the batches of a processor.
@@ -70,6 +87,7 @@ func (s *Store) retire(id batch.ID) {
 	if lv := s.live[id]; lv != nil {
 		s.rota(lv.processor).forget(id)
 	}
+	s.deadlines.forget(id)
 	delete(s.live, id)
 	delete(s.crowded, id)
 }
@@ -101,10 +119,9 @@ func (s *Store) release(k batch.BlockKey) {
 			lv.spec = nil
 		}
 	}
-	if lv.status.Claimable() {
+	if !lv.gate.Ending() {
 		s.rota(lv.processor).wakeUp(lv.tenant, lv.id)
-	}
-	if lv.status == batch.Canceling && len(lv.leases) == 0 {
+	} else if len(lv.leases) == 0 {
 		s.queueEnd(lv.tenant, lv.id)
 	}
 }

@@ -271,9 +271,9 @@ func TestOrdersTakeTurns(t *testing.T) {
 	settled(t, s, batch.MessageExhausted)
 	order(t, s, 1, batch.Redelivery{State: batch.MessagePulled, Made: time.Now()})
 	order(t, s, 2, batch.Redelivery{State: batch.MessageExhausted, Made: time.Now()})
-	var last []byte
+	c := chores{in: bucketOrders, advance: (*txn).advance}
 	for range 2 {
-		if more, err := s.orderStep(&last); !more || err != nil {
+		if more, err := c.step(s); !more || err != nil {
 			t.Fatal(more, err)
 		}
 	}

@@ -173,9 +173,6 @@ func (s *Store) readActive(tx *bbolt.Tx) error {
 			return err
 		}
 		s.adopt(&b.Spec, b.Progress)
-		if b.Status == batch.Canceling {
-			s.queueEnd(tenant, id)
-		}
 		return nil
 	})
 	if err != nil {

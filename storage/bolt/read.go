@@ -68,6 +68,9 @@ func (s *Store) overlay(b *batch.Batch) {
 	}
 	b.InFlight, b.WaitingOn = lv.inFlight, lv.waitingOn
 	b.Begin(lv.started)
+	if why := lv.gate.WaitingOn(time.Now()); why != "" {
+		b.WaitingOn = why
+	}
 	if b.WaitingOn != "" || len(lv.leases) > 0 || !b.Status.Claimable() {
 		return
 	}
@@ -82,17 +85,21 @@ const listSteps = 4096
 
 // Batches lists a tenant's batches, newest first.
 func (s *Store) Batches(ctx context.Context, q batch.BatchQuery) (list []batch.Batch, next *batch.ID, err error) {
+	late := time.Now().Add(readTime)
+	size := 0
+	stored := q
+	stored.Status = 0 // which memory may know better
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		var before *[16]byte
-		if q.Before != nil {
-			before = (*[16]byte)(q.Before)
-		}
-		return backwards(bucketProgress.in(tx).Cursor(), q.Tenant[:], before, func(k []byte, steps int) (bool, error) {
+		return backwards(bucketProgress.in(tx).Cursor(), q.Tenant[:], (*[16]byte)(q.Before), func(k []byte, steps int) (bool, error) {
 			tenant, id := splitTenantKey(k)
-			if len(list) == q.Limit || steps > listSteps {
+			bid := batch.ID(id)
+			if bytes.Compare(bid[:], q.Since[:]) < 0 {
+				next = nil
 				return false, nil
 			}
-			bid := batch.ID(id)
+			if len(list) == q.Limit || steps > listSteps || size > readBytes || steps > 1 && time.Now().After(late) {
+				return false, nil
+			}
 			next = &bid
 			b, err := readBatch(tx, tenant, id)
 			if s.damaged(err, "batch", bid) {
@@ -101,8 +108,9 @@ func (s *Store) Batches(ctx context.Context, q batch.BatchQuery) (list []batch.B
 			if err != nil {
 				return false, err
 			}
-			if q.Status == 0 || q.Status == b.Status || q.Status == batch.Running && b.Status == batch.Queued {
+			if mayShow(b.Status, q.Status) && stored.Wants(b) {
 				list = append(list, b)
+				size += len(bucketBatches.in(tx).Get(k))
 			}
 			return true, nil
 		}, func() { next = nil })
@@ -112,11 +120,17 @@ func (s *Store) Batches(ctx context.Context, q batch.BatchQuery) (list []batch.B
 	}
 	kept := list[:0]
 	for _, b := range list {
-		if s.overlay(&b); q.Status == 0 || q.Status == b.Status {
+		if s.overlay(&b); q.Wants(b) {
 			kept = append(kept, b)
 		}
 	}
 	return kept, next, nil
+}
+
+// mayShow reports whether a batch that is kept with a status may be shown with
+// the one that is wanted: the first items of a queued one may be under way.
+func mayShow(kept, wanted batch.Status) bool {
+	return wanted == 0 || wanted == kept || wanted == batch.Running && kept == batch.Queued
 }
 
 // backwards walks the keys under a 16-byte prefix from the newest to the

@@ -130,6 +130,10 @@ func (r *recording) report(p prepared) error {
 	if e.p.Status.Terminal() {
 		return errLost
 	}
+	spec, err := r.t.spec(r.s, e)
+	if err != nil {
+		return r.aside(p, err)
+	}
 	key := blockKey(k)
 	state, err := readState(r.t.Tx, key, p.held.round, p.held.count)
 	if err != nil {
@@ -148,6 +152,9 @@ func (r *recording) report(p prepared) error {
 	r.t.change(e)
 	e.p.Begin(p.Started)
 	e.p.Absorb(tally, p.segment.Digest, 0)
+	if e.p.Strain(*spec) {
+		r.t.follow(r.s, e)
+	}
 	if state.Finished() {
 		err = r.finishBlock(e, p, hadState)
 	} else {
@@ -208,7 +215,7 @@ func (r *recording) finishBlock(e *entry, p prepared, hadState bool) error {
 			return err
 		}
 	}
-	// A batch that is being canceled ends in a step of its own.
+	// A batch that was stopped ends in a step of its own.
 	as, over := e.p.Over(1)
 	if !over {
 		return nil

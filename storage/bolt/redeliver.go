@@ -168,22 +168,23 @@ func hasURL(tx *bbolt.Tx, m batch.Message) bool {
 // for.
 const orderAgain = time.Second
 
-// orderLoop carries orders out, one step at a time, until the store closes.
-// What is left then goes on at the next start.
+// orderLoop carries out what was ordered, redeliveries and moves, one step at
+// a time, until the store closes. What is left then goes on at the next start.
 func (s *Store) orderLoop() {
 	defer close(s.ordersEnded)
-	var last []byte
+	kinds := []*chores{{in: bucketOrders, advance: (*txn).advance}, {in: bucketMoves, advance: (*txn).move}}
 	for {
 		var wait <-chan time.Time
-		more, err := s.orderStep(&last)
-		switch {
-		case s.Err() != nil, errors.Is(err, errClosed):
-			return
-		case err != nil:
-			s.log.Error("a redelivery is put off", "error", err)
-			wait = time.After(orderAgain)
-		case more:
-			wait = time.After(0)
+		for _, o := range kinds {
+			switch more, err := o.step(s); {
+			case s.Err() != nil, errors.Is(err, errClosed):
+				return
+			case err != nil:
+				s.log.Error("an order is put off", "in", o.in, "error", err)
+				wait = time.After(orderAgain)
+			case more && wait == nil:
+				wait = time.After(0)
+			}
 		}
 		select {
 		case <-s.stop:
@@ -194,13 +195,20 @@ func (s *Store) orderLoop() {
 	}
 }
 
-// orderStep does the next step of the order behind the last that had one, so
-// that all have their turn.
-func (s *Store) orderStep(last *[]byte) (more bool, err error) {
+// chores are the orders of one kind, which have their turns.
+type chores struct {
+	in      table
+	advance func(t *txn, s *Store, key []byte) error
+	last    []byte // the key of the one that had its turn last
+}
+
+// step does the next step of the order whose turn it is. more is false if
+// there is none.
+func (o *chores) step(s *Store) (more bool, err error) {
 	var turn []byte
 	err = s.view(context.Background(), func(tx *bbolt.Tx) error {
-		c := bucketOrders.in(tx).Cursor()
-		k, _ := c.Seek(append(bytes.Clone(*last), 0))
+		c := o.in.in(tx).Cursor()
+		k, _ := c.Seek(append(bytes.Clone(o.last), 0))
 		if k == nil {
 			k, _ = c.First()
 		}
@@ -210,8 +218,8 @@ func (s *Store) orderStep(last *[]byte) (more bool, err error) {
 	if err != nil || turn == nil {
 		return false, err
 	}
-	*last = turn
-	return true, s.do(s.bulk, orderTakes<<10, func(t *txn) error { return t.advance(s, turn) })
+	o.last = turn
+	return true, s.do(s.bulk, orderTakes<<10, func(t *txn) error { return o.advance(t, s, turn) })
 }
 
 // advance does the next step of an order.

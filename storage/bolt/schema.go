@@ -28,6 +28,7 @@ var (
 	bucketOutbox   = table{name: "places", mark: 'w'}    // tenant, host, class, due, message → when its time is spent: messages that wait
 	bucketSending  = table{name: "places", mark: 's'}    // tenant, message → nothing: messages whose attempt is under way
 	bucketDead     = table{name: "places", mark: 'd'}    // tenant, message → nothing: messages that were given up
+	bucketMoves    = table{name: "places", mark: 'm'}    // tenant, batch → message after which to go on: batches whose waiting messages go to another host
 	bucketHosts    = table{name: "hosts"}                // tenant or everybody, host → how it stands
 	bucketOrders   = table{name: "orders"}               // tenant, order → redelivery that is being carried out
 	bucketKeys     = table{name: "keys"}                 // tenant, key → API key

@@ -65,16 +65,19 @@ type Store struct {
 
 	claiming sync.Mutex // held over ClaimMessages
 
-	mu      sync.Mutex // guards what follows
-	live    map[batch.ID]*live
-	batches map[string]*rota[batch.ID] // by processor
-	turn    int                        // of the processors
-	lanes   *lanes
-	flights map[batch.MessageID]flight
-	posted  chan struct{}            // closed when the next message has been made
-	recent  map[batch.ID]*batch.Spec // of batches that ended lately
-	crowded map[batch.ID]int         // batches passed by for having so many blocks out
-	ends    []queued
+	mu        sync.Mutex // guards what follows
+	live      map[batch.ID]*live
+	batches   map[string]*rota[batch.ID] // by processor
+	turn      int                        // of the processors
+	lanes     *lanes
+	flights   map[batch.MessageID]flight
+	hand      map[batch.MessageID][]byte // bodies, together handBytes
+	handBytes int
+	posted    chan struct{}            // closed when the next message has been made
+	recent    map[batch.ID]*batch.Spec // of batches that ended lately
+	crowded   map[batch.ID]int         // batches passed by for having so many blocks out
+	ends      []queued                 // batches whose end is to be seen to
+	deadlines *rota[batch.ID]          // of batches that have one to come
 
 	endsReady   chan struct{}
 	ordersReady chan struct{}
@@ -107,7 +110,7 @@ func newStore(db *bbolt.DB, o Options) *Store {
 		committed: make(chan struct{}), sync: syncTx, failed: make(chan struct{}),
 		changed: make(chan struct{}, 1), messagesChanged: make(chan struct{}, 1),
 		live: map[batch.ID]*live{}, batches: map[string]*rota[batch.ID]{}, lanes: newLanes(),
-		flights: map[batch.MessageID]flight{}, posted: make(chan struct{}), crowded: map[batch.ID]int{}, recent: map[batch.ID]*batch.Spec{},
+		flights: map[batch.MessageID]flight{}, hand: map[batch.MessageID][]byte{}, posted: make(chan struct{}), crowded: map[batch.ID]int{}, recent: map[batch.ID]*batch.Spec{}, deadlines: newRota[batch.ID](),
 		endsReady: make(chan struct{}, 1), ordersReady: make(chan struct{}, 1), ordersEnded: make(chan struct{}), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
 }

@@ -21,6 +21,9 @@ func EncodeProgress(key []byte, p batch.Progress) []byte {
 	b = appendInt(b, p.Round)
 	b = appendTally(b, p.Done)
 	b = appendInt(b, p.Open)
+	b = appendTime(b, p.Accepted)
+	b = appendTime(b, p.Expires)
+	b = append(b, flag(p.Lapsed))
 	b = appendTime(b, p.Started)
 	b = appendTime(b, p.Finished)
 	m := p.Messages
@@ -41,7 +44,7 @@ func DecodeProgress(payload []byte) (batch.Progress, error) {
 	r := reader{b: payload}
 	p := batch.Progress{
 		Status: batch.Status(r.byte()), Reason: r.string(), Round: r.int(), Done: r.tally(), Open: r.int(),
-		Started: r.time(), Finished: r.time(),
+		Accepted: r.time(), Expires: r.time(), Lapsed: r.byte() != 0, Started: r.time(), Finished: r.time(),
 	}
 	p.Messages = batch.Ledger{Round: r.int(), Owed: r.int(), Waiting: r.int(), Delivered: r.int(), Exhausted: r.int(), Other: r.int()}
 	p.Terminal = r.id()

@@ -9,4 +9,4 @@ package record
 
 // Version is the schema's version, kept by each engine beside the data. A
 // store with another version is refused.
-const Version = 2
+const Version = 3

@@ -56,12 +56,6 @@ func DecodeMessage(payload []byte) (batch.Message, error) {
 	return m, r.err()
 }
 
-// EncodeAttempt returns an attempt as it stands under key.
-func EncodeAttempt(key []byte, a batch.Attempt) []byte { return encodeJSON(KindAttempt, key, a) }
-
-// DecodeAttempt reads an attempt.
-func DecodeAttempt(payload []byte) (batch.Attempt, error) { return decodeJSON[batch.Attempt](payload) }
-
 // EncodeHealth returns how a host stands.
 func EncodeHealth(key []byte, h batch.Health) []byte { return encodeJSON(KindHealth, key, h) }
 

@@ -107,12 +107,33 @@ func TestRecordsComeBackAsTheyWere(t *testing.T) {
 			n := func() int { return small.Draw(t, "n") }
 			want := batch.Progress{
 				Status: batch.Status(rapid.IntRange(1, 8).Draw(t, "status")), Reason: text.Draw(t, "reason"), Round: n(),
-				Done: batch.Tally{Succeeded: n(), Failed: n(), Canceled: n(), Expired: n()}, Open: n(), Started: millis(t), Finished: millis(t),
+				Done: batch.Tally{Succeeded: n(), Failed: n(), Canceled: n(), Expired: n()}, Open: n(),
+				Accepted: millis(t), Expires: millis(t), Lapsed: rapid.Bool().Draw(t, "lapsed"), Started: millis(t), Finished: millis(t),
 				Messages: batch.Ledger{Round: n(), Owed: n(), Waiting: n(), Delivered: n(), Exhausted: n(), Other: n()},
 				Terminal: id[batch.MessageID](t), Told: batch.Told{Message: id[batch.MessageID](t), Tenth: n(), At: millis(t)}, Digest: rapid.Uint64().Draw(t, "digest"), Version: rapid.Uint64().Draw(t, "version"),
 			}
 			got, err := DecodeProgress(open(t, KindProgress, EncodeProgress(key, want)))
 			same(t, want, got, err)
+		})
+	})
+	t.Run("attempt", func(t *testing.T) {
+		rapid.Check(t, func(t *rapid.T) {
+			n := func() int64 { return rapid.Int64Range(0, 1<<40).Draw(t, "n") }
+			headers := func() map[string]string { return rapid.MapOfN(text, text, 0, 5).Draw(t, "headers") }
+			a := batch.Attempt{
+				Number: small.Draw(t, "number"), Started: millis(t), RemoteAddr: text.Draw(t, "address"), RequestHeaders: headers(),
+				Took: batch.Took{DNS: n(), Connect: n(), TLS: n(), FirstByte: n(), Total: n()},
+			}
+			if rapid.Bool().Draw(t, "answered") {
+				a.Response = &batch.Response{
+					Status: small.Draw(t, "status"), Headers: headers(), Body: text.Draw(t, "body"), Truncated: rapid.Bool().Draw(t, "truncated"),
+				}
+			}
+			if rapid.Bool().Draw(t, "failed") {
+				a.Error = &batch.AttemptError{Category: text.Draw(t, "category"), Detail: text.Draw(t, "detail")}
+			}
+			got, err := DecodeAttempt(open(t, KindAttempt, EncodeAttempt(key, a)))
+			same(t, a, got, err)
 		})
 	})
 	t.Run("message", func(t *testing.T) {
@@ -207,6 +228,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01})
 	f.Add(open(f, KindMessage, EncodeMessage(key, batch.Message{Type: "t", Refs: make([]batch.Ref, 2)})))
 	f.Add(open(f, KindSegment, EncodeSegment(key, 0, NewSegment([]batch.Result{{Index: 1, Payload: []byte("1")}}))))
+	f.Add(open(f, KindAttempt, EncodeAttempt(key, batch.Attempt{RequestHeaders: map[string]string{"a": "b"}, Error: &batch.AttemptError{}})))
 	f.Add(open(f, KindState, EncodeState(key, batch.BlockState{Round: 1, Items: make([]batch.ItemState, 256)})))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		DecodeBlock(b)

@@ -2,75 +2,12 @@ package bolt
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"time"
-
-	"go.etcd.io/bbolt"
 
 	"github.com/callbatch/callbatch/batch"
 	"github.com/callbatch/callbatch/storage/record"
 )
-
-// Cancel begins the end of a batch.
-func (s *Store) Cancel(ctx context.Context, tenant batch.TenantID, id batch.ID) (batch.Batch, error) {
-	if err := s.ready(ctx); err != nil {
-		return batch.Batch{}, err
-	}
-	s.stopping(tenant, id)
-	err := s.do(s.small, 0, func(t *txn) error {
-		e, err := t.batch(tenant, id)
-		if err != nil {
-			return err
-		}
-		changed, err := e.p.Cancel()
-		if changed {
-			t.change(e)
-		}
-		return err
-	})
-	s.mu.Lock()
-	lv := s.live[id]
-	if err == nil && lv != nil && len(lv.leases) == 0 {
-		s.queueEnd(tenant, id)
-	}
-	s.mu.Unlock()
-	if err != nil {
-		s.notStopping(tenant, id)
-		return batch.Batch{}, err
-	}
-	hint(s.changed)
-	return s.Batch(ctx, tenant, id)
-}
-
-// notStopping undoes stopping where the cancel was refused: the batch is what
-// the file says. No commit may change that meanwhile.
-func (s *Store) notStopping(tenant batch.TenantID, id batch.ID) {
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	var p batch.Progress
-	err := s.db.View(func(tx *bbolt.Tx) (err error) {
-		p, err = readProgress(tx, tenantKey(tenant, id))
-		return err
-	})
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if lv := s.live[id]; err == nil && lv != nil && lv.tenant == tenant && p.Status.Claimable() {
-		lv.status = p.Status
-		s.rota(lv.processor).wakeUp(tenant, id)
-		hint(s.changed)
-	}
-}
-
-// stopping keeps new claims off a batch from before its cancel is durable:
-// a claim that sneaked in would run items of a batch that has ended.
-func (s *Store) stopping(tenant batch.TenantID, id batch.ID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if lv := s.live[id]; lv != nil && lv.tenant == tenant {
-		lv.status = batch.Canceling
-	}
-}
 
 // A queued is a batch in a queue.
 type queued struct {
@@ -78,48 +15,66 @@ type queued struct {
 	id     batch.ID
 }
 
-// queueEnd has the end of a canceled batch seen to. The store is locked.
+// queueEnd has the end of a batch seen to. The store is locked.
 func (s *Store) queueEnd(tenant batch.TenantID, id batch.ID) {
 	s.ends = append(s.ends, queued{tenant, id})
 	hint(s.endsReady)
 }
 
+// dueEnds takes the batches whose end is to be seen to, and keeps new claims
+// off those whose deadline has come. next is when another's does.
+func (s *Store) dueEnds(now time.Time) (due []queued, next time.Time, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	due, s.ends = s.ends, nil
+	s.deadlines.rouse(now)
+	for id, some := s.deadlines.take(); some; id, some = s.deadlines.take() {
+		if lv := s.live[id]; lv != nil {
+			lv.gate.Lapsed = true
+			due = append(due, queued{lv.tenant, id})
+		}
+	}
+	next, ok = s.deadlines.next()
+	return due, next, ok
+}
+
 // endAgain is how soon an end is tried again that the disk had no room for.
 const endAgain = time.Second
 
-// endLoop ends canceled batches that nobody holds blocks of any more.
+// endLoop ends what was stopped, by its owner, its deadline or its failures,
+// once nobody holds blocks of it any more.
 func (s *Store) endLoop() {
 	defer close(s.ended)
-	again := time.NewTimer(0)
-	defer again.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
-		s.mu.Lock()
-		var next []queued
-		next, s.ends = s.ends, nil
-		s.mu.Unlock()
+		due, next, timed := s.dueEnds(time.Now())
 		var refused []queued
-		for _, b := range next {
-			switch err := s.endCanceled(b); {
+		for _, b := range due {
+			switch err := s.endStopped(b); {
 			case batch.CodeOf(err) == batch.Full:
 				refused = append(refused, b)
 			case err != nil && !errors.Is(err, errClosed):
-				s.log.Error("a canceled batch could not be ended", "batch_id", b.id, "error", err)
+				s.log.Error("a batch could not be ended", "batch_id", b.id, "error", err)
 			}
 		}
 		s.mu.Lock()
 		s.ends = append(s.ends, refused...)
 		s.mu.Unlock()
-		if len(next) > len(refused) {
+		if len(due) > len(refused) {
 			continue
 		}
-		var retry <-chan time.Time
-		if len(refused) > 0 {
-			again.Reset(endAgain)
-			retry = again.C
+		if again := time.Now().Add(endAgain); len(refused) > 0 && (!timed || again.Before(next)) {
+			next, timed = again, true
+		}
+		var wait <-chan time.Time
+		if timed {
+			timer.Reset(time.Until(next))
+			wait = timer.C
 		}
 		select {
 		case <-s.endsReady:
-		case <-retry:
+		case <-wait:
 		case <-s.stop:
 			return
 		}
@@ -130,9 +85,9 @@ func (s *Store) endLoop() {
 // and fewer once their results are maxBytes.
 const closeChunk = 100
 
-// endCanceled closes the partly done blocks of a batch, some a step, so that
+// endStopped closes the partly done blocks of a batch, some a step, so that
 // what ran in them is told, ends the batch by arithmetic, and tidies up.
-func (s *Store) endCanceled(b queued) error {
+func (s *Store) endStopped(b queued) error {
 	for {
 		done := false
 		err := s.do(s.small, stageBytes, func(t *txn) (err error) {
@@ -187,8 +142,14 @@ func (t *txn) closeSome(s *Store, b queued) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if e.p.Lapse(t.now) {
+		t.change(e)
+	}
 	as, over := e.p.Over(s.leased(b.id))
 	if !over {
+		if !e.p.Status.Terminal() {
+			t.follow(s, e) // its deadline may be another by now
+		}
 		return true, nil
 	}
 	spec, err := t.spec(s, e)
