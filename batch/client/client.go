@@ -66,18 +66,50 @@ type SubmitOptions struct {
 	ContentEncoding string        // of the body as it is given: "gzip"; default none
 	Length          int64         // bytes of the body; 0: unknown
 	Options         batch.Options // sent as query parameters, which proxies may log; leave it empty where the body carries them
+	IdempotencyKey  string        // makes it safe to send the same again: it is one batch; empty: none
 }
 
 // Submit sends a batch as a stream and returns it once it is durable. It is
 // not tried again by itself: after [Unreachable] with Unknown set the batch
-// may or may not exist. A body that is an io.Closer is closed.
-func (c *Client) Submit(ctx context.Context, body io.Reader, o SubmitOptions) (Batch, error) {
+// may or may not exist, which the same with its IdempotencyKey tells. A body
+// that is an io.Closer is closed.
+func (c *Client) Submit(ctx context.Context, body io.Reader, o SubmitOptions) (b Batch, err error) {
+	req, err := c.upload(ctx, http.MethodPost, "/v1/batches", optionsQuery(o.Options), body, o)
+	if err != nil {
+		return b, err
+	}
+	_, err = c.decode(req, &b)
+	return b, err
+}
+
+// Validate has a batch checked in full, and nothing of it kept. It returns how
+// many items there are.
+func (c *Client) Validate(ctx context.Context, body io.Reader, o SubmitOptions) (total int, err error) {
+	q := optionsQuery(o.Options)
+	q.Set("validate_only", "true")
+	req, err := c.upload(ctx, http.MethodPost, "/v1/batches", q, body, o)
+	if err != nil {
+		return 0, err
+	}
+	var answer validity
+	_, err = c.decode(req, &answer)
+	return answer.Total, err
+}
+
+// validity is the answer to what was only to be checked, and is fine.
+type validity struct {
+	Valid bool `json:"valid"`
+	Total int  `json:"total"`
+}
+
+// upload returns a request with items as its body.
+func (c *Client) upload(ctx context.Context, method, path string, q url.Values, body io.Reader, o SubmitOptions) (*http.Request, error) {
 	if o.ContentType == "" {
 		o.ContentType = "application/x-ndjson"
 	}
-	req, err := c.request(ctx, http.MethodPost, "/v1/batches", optionsQuery(o.Options), body)
+	req, err := c.request(ctx, method, path, q, body)
 	if err != nil {
-		return Batch{}, err
+		return nil, err
 	}
 	req.Header.Set("Content-Type", o.ContentType)
 	if o.ContentEncoding != "" {
@@ -86,9 +118,10 @@ func (c *Client) Submit(ctx context.Context, body io.Reader, o SubmitOptions) (B
 	if o.Length > 0 {
 		req.ContentLength = o.Length
 	}
-	var b Batch
-	_, err = c.decode(req, &b)
-	return b, err
+	if o.IdempotencyKey != "" {
+		req.Header.Set("Idempotency-Key", o.IdempotencyKey)
+	}
+	return req, nil
 }
 
 // optionsQuery writes options as query parameters.
@@ -254,6 +287,10 @@ func genuine(answer any) bool {
 		return a.ID != ""
 	case *Message:
 		return a.ID != ""
+	case *Part:
+		return a.SHA256 != ""
+	case *validity:
+		return a.Valid
 	case *FeedPage:
 		return a.Next != ""
 	case *Test:

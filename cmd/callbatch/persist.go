@@ -21,17 +21,40 @@ func persist[T any](ctx context.Context, w *world, call func() (T, error)) (T, e
 	if !errors.As(err, &away) || !away.Unknown {
 		return got, err
 	}
-	fmt.Fprintf(w.stderr, "%s; asking again, which does nothing twice\n", printable(err.Error(), mostLine))
+	anew(w, err)
+	return endure(ctx, func(error) {}, call)
+}
+
+// anew says that a call is made once more.
+func anew(w *world, err error) {
+	fmt.Fprintf(w.stderr, "%s; trying again, which does nothing twice\n", printable(err.Error(), mostLine))
+}
+
+// endure makes a call again and again while the server is away or has no time,
+// less and less often, until that has lasted too long. It tells lost, once,
+// what the first failed with.
+func endure[T any](ctx context.Context, lost func(error), call func() (T, error)) (T, error) {
 	const first, longest = 200 * time.Millisecond, 5 * time.Second
-	begun := time.Now()
+	var failing time.Time // since when
 	for pause := first; ; pause = min(2*pause, longest) {
+		begun := time.Now()
+		got, err := call()
+		if !passes(err) {
+			return got, err
+		}
+		if failing.IsZero() {
+			lost(err)
+		}
+		if now := time.Now(); failing.IsZero() || now.Sub(begun) > persistence/2 { // it was there for a while
+			failing = now
+		}
+		if time.Since(failing) > persistence {
+			return got, err
+		}
 		select {
 		case <-ctx.Done():
 			return got, context.Cause(ctx)
-		case <-time.After(pause):
-		}
-		if got, err = call(); !passes(err) || time.Since(begun) > persistence {
-			return got, err
+		case <-time.After(max(pause, asked(err))):
 		}
 	}
 }
@@ -48,4 +71,13 @@ func passes(err error) bool {
 		return refused.Temporary() || refused.Code == "idempotency_in_progress"
 	}
 	return false
+}
+
+// asked is how long the server wants to be left alone.
+func asked(err error) time.Duration {
+	var refused *client.Error
+	if errors.As(err, &refused) {
+		return refused.RetryAfter
+	}
+	return 0
 }

@@ -3,14 +3,16 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -26,9 +28,14 @@ func newSubmit(w *world) *cobra.Command {
 		Long: `Send a batch from a file, or from standard input, and print its id once the
 whole of it is safely on the server's disk.
 
-The file's name says what is in it: .ndjson or .jsonl is one item a line, .json
-is an object with "items" and with the options beside them; each may be
-compressed (.gz). --type says it where there is no name.
+The file's name says what is in it: .ndjson or .jsonl is one item a line, .csv a
+row each below a header, .json an object with "items" and with the options
+beside them; each may be compressed (.gz, .zst). --type says it where there is
+no name.
+
+A file over 64 MiB goes up in parts, several at a time. If that is interrupted,
+the same command goes on with it where it was, as does --resume, also from
+another machine. Once refused, nothing of it is left on the server.
 
 The options that flags give travel in the URL, which a proxy in between may log.
 
@@ -67,8 +74,17 @@ type submission struct {
 	options batch.Options
 	headers headerFlags
 	typ     string
+	check   bool
+	key     string // of idempotency
 	vigil   vigil
+
+	parts    bool
+	partSize sizeFlag
+	resume   string // the batch to go on with
 }
+
+// inParts reports whether the flags want parts.
+func (s *submission) inParts() bool { return s.parts || s.partSize > 0 || s.resume != "" }
 
 func (s *submission) register(f *pflag.FlagSet) {
 	o := &s.options
@@ -89,7 +105,12 @@ func (s *submission) register(f *pflag.FlagSet) {
 	s.flags.IntVar(&o.MaxAttempts, "max-attempts", 0, "most attempts at one item")
 	s.flags.IntVar(&o.Concurrency, "concurrency", 0, "most items in flight at once")
 	f.AddFlagSet(s.flags)
-	f.StringVar(&s.typ, "type", "", "what is sent: ndjson, jsonl or json, each also with .gz (default by the file's name)")
+	f.StringVar(&s.typ, "type", "", "what is sent: ndjson, jsonl, csv or json, each also with .gz or .zst (default by the file's name)")
+	f.BoolVar(&s.check, "validate-only", false, "have everything checked, and nothing kept")
+	f.StringVar(&s.key, "idempotency-key", "", "`key` under which the same is taken only once, also by another command (default one of its own)")
+	f.BoolVar(&s.parts, "parts", false, "send the file in parts, as one over 64 MiB is anyway")
+	f.Var(&s.partSize, "part-size", "how large the parts are (default 16MiB, or more for so many)")
+	f.StringVar(&s.resume, "resume", "", "go on with the parts of this `batch`")
 	s.vigil.register(f)
 }
 
@@ -102,13 +123,30 @@ func (s *submission) complete(file string) error {
 	}
 	var known bool
 	if s.media, known = mediaOf(name); !known {
-		return usagef("what is in %s? say it with --type ndjson or --type json", file)
+		return usagef("what is in %s? say it with --type ndjson, --type csv or --type json", file)
 	}
 	switch {
 	case slices.Contains(s.options.CallbackEvents, ""):
 		return usagef("--callback-event is empty: give it a value, or leave it out")
 	case s.file == "-" && s.headers.file == "-":
 		return usagef("standard input can be read only once")
+	case s.inParts() && s.file == "-":
+		return usagef("standard input can be read only once, as parts may have to be again: write a file first")
+	case s.inParts() && !s.media.cuttable():
+		return usagef("parts are cut at line ends: JSON and what is compressed is sent as a whole")
+	case s.inParts() && s.check:
+		return usagef("--validate-only sends the whole: it keeps no parts")
+	case s.check && s.vigil.asked():
+		return usagef("--validate-only makes no batch to wait for")
+	case s.check && s.media.document:
+		return usagef(`--validate-only does not go with JSON: there "validate_only" stands beside the items`)
+	case s.partSize > largestPart:
+		return usagef("--part-size is at most %d MiB", largestPart>>20)
+	}
+	if s.resume != "" {
+		if err := checkID(s.resume); err != nil {
+			return err
+		}
 	}
 	if err := s.vigil.complete(); err != nil {
 		return err
@@ -125,6 +163,9 @@ func (s *submission) complete(file string) error {
 	if nought != "" {
 		return usagef("%s is 1 or more: leave it out for the server's own", nought)
 	}
+	if given != "" && s.resume != "" {
+		return usagef("%s does not go with --resume: the batch has its options", given)
+	}
 	if given != "" && s.media.document {
 		return usagef("%s does not go with JSON: there the options stand beside the items", given)
 	}
@@ -138,31 +179,16 @@ func (s *submission) complete(file string) error {
 	return nil
 }
 
-// A media says what a body is.
-type media struct {
-	kind     string // content type
-	coding   string // content encoding; empty: none
-	document bool   // one JSON document, options and all
-}
-
-// mediaOf tells from a file's name what is in it.
-func mediaOf(name string) (m media, known bool) {
-	if plain, ok := strings.CutSuffix(name, ".gz"); ok {
-		name, m.coding = plain, "gzip"
-	}
-	switch filepath.Ext(name) {
-	case ".ndjson", ".jsonl":
-		m.kind = "application/x-ndjson"
-	case ".json":
-		m.kind, m.document = "application/json", true
-	default:
-		return m, false
-	}
-	return m, true
-}
-
 func (s *submission) run(ctx context.Context, w *world, c *client.Client, o output) error {
-	b, err := s.upload(ctx, w, c)
+	in, info, err := s.open(w)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	if s.check {
+		return s.validate(ctx, w, c, in, info, o)
+	}
+	b, err := s.upload(ctx, w, c, in, info)
 	if err != nil {
 		return err
 	}
@@ -183,23 +209,72 @@ func (s *submission) run(ctx context.Context, w *world, c *client.Client, o outp
 	return verdict(w, b)
 }
 
-// upload sends the file while a meter shows how much of it is sent.
-func (s *submission) upload(ctx context.Context, w *world, c *client.Client) (client.Batch, error) {
-	body, length := w.stdin, int64(-1)
-	if s.file != "-" {
-		f, err := os.Open(s.file)
-		if err != nil {
-			return client.Batch{}, err
-		}
-		defer f.Close()
-		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
-			length = info.Size()
-		}
-		body = f
+// open opens what is sent; info is nil if it can be read only once.
+func (s *submission) open(w *world) (in io.ReadCloser, info fs.FileInfo, err error) {
+	if s.file == "-" {
+		return io.NopCloser(w.stdin), nil, nil
 	}
-	m := newMeter(w, length, "sent", "bytes")
+	f, err := os.Open(s.file)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err = f.Stat()
+	switch {
+	case err != nil:
+	case info.IsDir():
+		err = fmt.Errorf("%s is a folder", s.file)
+	case !info.Mode().IsRegular():
+		return f, nil, nil
+	default:
+		return f, info, nil
+	}
+	return nil, nil, errors.Join(err, f.Close())
+}
+
+// upload sends what there is, in parts if it is large or that was asked for.
+func (s *submission) upload(ctx context.Context, w *world, c *client.Client, in io.Reader, info fs.FileInfo) (client.Batch, error) {
+	f, ok := in.(*os.File)
+	if !ok || info == nil { // it can be read only once
+		if s.inParts() {
+			return client.Batch{}, usagef("%s cannot be read again, as parts may have to be", s.file)
+		}
+		m := newMeter(w, -1, "sent", "bytes")
+		defer m.close()
+		return c.Submit(ctx, io.TeeReader(in, m), s.whole(nil))
+	}
+	if s.inParts() || info.Size() > largeFile && s.media.cuttable() {
+		return s.convoy(ctx, w, c, f, info)
+	}
+	m := newMeter(w, info.Size(), "sent", "bytes")
 	defer m.close()
-	return c.Submit(ctx, io.TeeReader(body, m), client.SubmitOptions{
-		ContentType: s.media.kind, ContentEncoding: s.media.coding, Length: max(0, length), Options: s.options,
+	s.key = cmp.Or(s.key, rand.Text())
+	return persist(ctx, w, func() (client.Batch, error) {
+		m.set(0)
+		return c.Submit(ctx, io.TeeReader(io.NewSectionReader(f, 0, info.Size()), m), s.whole(info))
 	})
+}
+
+// whole is how the whole is sent at once.
+func (s *submission) whole(info fs.FileInfo) client.SubmitOptions {
+	o := client.SubmitOptions{ContentType: s.media.kind, ContentEncoding: s.media.coding, Options: s.options, IdempotencyKey: s.key}
+	if info != nil {
+		o.Length = info.Size()
+	}
+	return o
+}
+
+// validate has the server check what there is, and keep nothing.
+func (s *submission) validate(ctx context.Context, w *world, c *client.Client, in io.Reader, info fs.FileInfo, o output) error {
+	total, err := c.Validate(ctx, in, s.whole(info))
+	if err != nil {
+		return err
+	}
+	if o == outputJSON {
+		return writeDocument(w, struct {
+			Valid bool `json:"valid"`
+			Total int  `json:"total"`
+		}{true, total})
+	}
+	_, err = fmt.Fprintf(w.stdout, "valid: %d items\n", total)
+	return err
 }
