@@ -94,16 +94,15 @@ func (v *convoy) open(ctx context.Context) (b client.Batch, err error) {
 		}
 	}
 	v.mark.PartSize = cmp.Or(int64(v.partSize), v.usualSize())
-	switch {
-	case found:
-		v.mark.PartSize = kept.PartSize
-		v.mark.Batch = b.ID
+	if found {
+		v.mark.PartSize = cmp.Or(int64(v.partSize), kept.PartSize)
+	}
+	if found || v.resume != "" {
 		return b, nil
-	case v.resume == "":
-		key := cmp.Or(v.key, rand.Text())
-		if b, err = persist(ctx, v.w, func() (client.Batch, error) { return v.c.Open(ctx, v.options, key) }); err != nil {
-			return b, err
-		}
+	}
+	key := cmp.Or(v.key, rand.Text())
+	if b, err = persist(ctx, v.w, func() (client.Batch, error) { return v.c.Open(ctx, v.options, key) }); err != nil {
+		return b, err
 	}
 	v.mark.Batch = b.ID
 	if err := v.mark.keep(); err != nil {
@@ -129,13 +128,16 @@ func (v *convoy) send(ctx context.Context) (b client.Batch, err error) {
 		v.there[p.Number] = p
 	}
 	if len(parts) > 0 {
+		if err := v.compare(); err != nil {
+			return b, err
+		}
 		fmt.Fprintf(v.w.stderr, "going on with %s: %d parts are there\n", v.id, len(parts))
 	}
 	v.meter = newMeter(v.w, v.info.Size(), "sent", "bytes")
 	defer v.meter.close()
-	cut := newCutter(io.NewSectionReader(v.in, 0, v.info.Size()), v.media.kind == csvKind, v.mark.PartSize)
-	if err := cut.head(); err != nil {
-		return b, fmt.Errorf("%s: %w", v.file, err)
+	cut, err := v.cutter()
+	if err != nil {
+		return b, err
 	}
 	v.header = cut.header
 	g, within := errgroup.WithContext(ctx)
@@ -156,17 +158,51 @@ func (v *convoy) send(ctx context.Context) (b client.Batch, err error) {
 		return b, cmp.Or(context.Cause(ctx), err)
 	}
 	if len(v.lines) == 0 {
-		return b, usagef("there is nothing in %s to send", v.file)
+		return b, fmt.Errorf("%w in %s to send", errNothing, v.file)
 	}
 	if now, err := v.in.Stat(); err != nil || now.Size() != v.info.Size() || !now.ModTime().Equal(v.info.ModTime()) {
 		return b, errors.Join(err, fmt.Errorf("%s: %w", v.file, errChanged))
 	}
 	key := fingerprint(v.id, "seal")
-	return persist(ctx, v.w, func() (client.Batch, error) { return v.c.Seal(ctx, v.id, len(v.lines), key) })
+	b, err = persist(ctx, v.w, func() (client.Batch, error) { return v.c.Seal(ctx, v.id, len(v.lines), key) })
+	return b, v.placed(err)
 }
 
-// errChanged says that a file is not what was sent of it.
-var errChanged = errors.New("the file has changed since a part of it was sent")
+var (
+	errNothing = errors.New("there is nothing")
+	errChanged = errors.New("the file has changed since a part of it was sent")
+)
+
+// cutter cuts the file, from its beginning.
+func (v *convoy) cutter() (*cutter, error) {
+	cut := newCutter(io.NewSectionReader(v.in, 0, v.info.Size()), v.media.kind == csvKind, v.mark.PartSize)
+	if err := cut.head(); err != nil {
+		return nil, fmt.Errorf("%s: %w", v.file, err)
+	}
+	return cut, nil
+}
+
+// compare holds the file against the parts that are there, before more are
+// sent.
+func (v *convoy) compare() error {
+	cut, err := v.cutter()
+	if err != nil {
+		return err
+	}
+	same := 0
+	for p, err := range cut.pieces() {
+		if err != nil {
+			return fmt.Errorf("%s: %w", v.file, err)
+		}
+		if v.there[p.number].SHA256 == p.sum {
+			same++
+		}
+	}
+	if same < len(v.there) {
+		return fmt.Errorf("%s: %w, or that was with another --part-size", v.file, errChanged)
+	}
+	return nil
+}
 
 // begin takes note of where a piece begins.
 func (v *convoy) begin(p piece) {
@@ -177,18 +213,16 @@ func (v *convoy) begin(p piece) {
 
 // bring makes sure that a piece is there as a part.
 func (v *convoy) bring(ctx context.Context, p piece) error {
-	part, there := v.there[p.number]
-	switch {
-	case !there:
-		var err error
-		if part, err = endure(ctx, v.away, func() (client.Part, error) { return v.put(ctx, p) }); err != nil {
-			return v.placed(err)
-		}
-	case part.SHA256 == p.sum:
+	if _, there := v.there[p.number]; there {
 		v.count(p.length)
+		return nil
 	}
-	if part.SHA256 != p.sum {
-		return fmt.Errorf("%s: %w, or this was with another --part-size", v.file, errChanged)
+	part, err := endure(ctx, v.away, func() (client.Part, error) { return v.put(ctx, p) })
+	switch {
+	case err != nil:
+		return v.placed(err)
+	case part.SHA256 != p.sum:
+		return fmt.Errorf("%s: %w", v.file, errChanged)
 	}
 	return nil
 }
@@ -245,15 +279,13 @@ func (v *convoy) count(n int64) {
 // abandon ends an upload that failed: what the server refused is taken back,
 // for anything else it is said how to go on.
 func (v *convoy) abandon(ctx context.Context, err error) error {
-	var refused *client.Error
-	if v.key == "" && errors.As(err, &refused) {
-		switch refused.Status {
-		case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
-			gone := v.c.Delete(context.WithoutCancel(ctx), v.id, false)
-			return errors.Join(err, gone, v.mark.drop())
+	switch {
+	case hopeless(err) && v.key == "":
+		if v.c.Delete(ctx, v.id, false) != nil {
+			fmt.Fprintln(v.w.stderr, "what was sent of it is left to the server, which removes it within a day")
 		}
-	}
-	if errors.Is(err, errChanged) || errors.As(err, new(usage)) {
+		return errors.Join(err, v.mark.drop())
+	case hopeless(err) || errors.Is(err, errChanged):
 		return err
 	}
 	command := "callbatch submit " + v.file + " --resume " + v.id
@@ -262,6 +294,19 @@ func (v *convoy) abandon(ctx context.Context, err error) error {
 	}
 	fmt.Fprintf(v.w.stderr, "the upload is not done; this goes on with it:\n  %s\n", printable(command, mostLine))
 	return err
+}
+
+// hopeless reports whether the file as it is will never be taken.
+func hopeless(err error) bool {
+	var refused *client.Error
+	if !errors.As(err, &refused) {
+		return errors.Is(err, errNothing)
+	}
+	switch refused.Status {
+	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity:
+		return true
+	}
+	return false
 }
 
 // counted calls on with each number of bytes that are read.
