@@ -233,6 +233,11 @@ type Spec struct {
 	Bytes   int64 // of the items as sent, decoded
 	Created time.Time
 	Edition int // rises with every change by its owner
+
+	// Of a batch that is sent in parts. While it is open Items, Blocks and Bytes
+	// grow with its parts.
+	Parts   Layout    `json:",omitempty"` // once it is sealed
+	Touched time.Time `json:",omitzero"`  // while it is open: when a part last came or went
 }
 
 // Progress is the part of a batch that work changes. It is small: every

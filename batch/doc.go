@@ -10,6 +10,12 @@
 // order. The blocks go to the [Store] while the upload still runs, unseen; the
 // last step makes the batch exist, whole, and only then the client reads 202.
 //
+// A batch may also be sent in parts, in any order and more than once, so that
+// a broken upload goes on where it was. Each [Part] becomes durable by itself;
+// to seal the batch is one small step that writes down where each part begins
+// ([Layout]). Whatever a client sends again may bear a key that was bound to
+// the first time in the transaction that did the work ([Once], [Binding]).
+//
 // From here on everything moves in blocks. The engine claims a block, which
 // writes nothing but a [Lease], and hands its items to a [Processor] as slots
 // come free. What becomes of an item is a [Result], or an [Again] when it is
@@ -96,7 +102,8 @@
 // [EndMessages], [ProgressMessage]. What does an attempt leave behind:
 // [Message.Close], [Health.After]. May the terminal message go:
 // [Progress.Deliver]. May a host be sent more: [Health.Allows]. What is sent
-// again: [Message.Redeliver], [Redelivery.Wants]. What does a link open:
-// [Links.Tenant]. All of them are pure functions, called inside the
+// again: [Message.Redeliver], [Redelivery.Wants]. Are the parts a whole batch:
+// [CheckParts], [Repeats]. Is a request the same again: [Binding.Replays]. What
+// does a link open: [Links.Tenant]. All of them are pure functions, called inside the
 // transaction that keeps their answer.
 package batch

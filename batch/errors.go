@@ -38,6 +38,7 @@ type Error struct {
 // A Problem is one thing wrong with one place of an input. Index and Line
 // are -1 where the place has none; Line counts from 1.
 type Problem struct {
+	Part    *int // Index and Line are those within it; nil: the input is not a part of another
 	Index   int
 	Line    int
 	Pointer string // JSON pointer inside the item or the options

@@ -51,6 +51,20 @@ func (h Health) Proven() bool { return h.Room >= provenRoom }
 // Notable reports whether the health is worth keeping over a restart.
 func (h Health) Notable() bool { return h.Failures > 0 || h.Pause > 0 }
 
+// staleAfter is for how long what is known against a host is worth keeping
+// without news of it.
+const staleAfter = 30 * 24 * time.Hour
+
+// Stale reports whether what is known against the host is so old that it says
+// nothing any more: it begins anew, as one nobody has heard of.
+func (h Health) Stale(now time.Time) bool {
+	last := h.Since
+	if h.Until.After(last) {
+		last = h.Until
+	}
+	return h.Notable() && !last.IsZero() && now.Sub(last) > staleAfter
+}
+
 // Opens returns until when an open breaker lets nothing through; zero if it
 // does now. A time that lies farther ahead than the pause is that of a clock
 // which has gone back since.

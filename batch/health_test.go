@@ -45,6 +45,18 @@ func TestHealth(t *testing.T) {
 			t.Errorf("after many answers: %+v", h)
 		}
 	})
+	t.Run("what is known against it is worth nothing long after the last news", func(t *testing.T) {
+		last := down.Until
+		for at, want := range map[time.Time]bool{last: false, last.Add(30 * 24 * time.Hour): false, last.Add(30*24*time.Hour + 1): true} {
+			if got := down.Stale(at); got != want {
+				t.Errorf("%v after its pause: %v", at.Sub(last), got)
+			}
+		}
+		once := Health{}.After(HostDown, now, now)
+		if late := now.Add(31 * 24 * time.Hour); !once.Stale(late) || (Health{Room: 32}).Stale(late) {
+			t.Error("a host that failed once is forgotten, one that answers is not")
+		}
+	})
 	t.Run("5 failures in a row open the breaker", func(t *testing.T) {
 		for _, s := range []HostState{HostDown, HostUnreachable} {
 			h := Health{}.afterAll(now, HostUp, HostUp).afterAll(now, times(4, s)...)

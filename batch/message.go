@@ -216,6 +216,10 @@ type AttemptError struct {
 	Detail   string `json:"detail"`
 }
 
+// MostAttempts is how many attempts of a message are kept: the last ones. A
+// schedule has fewer; only redelivery goes beyond.
+const MostAttempts = 100
+
 // Interrupted is the category of an attempt that a crash cut short.
 const Interrupted = "interrupted"
 

@@ -32,6 +32,30 @@ type Intake interface {
 	// Stage opens a place for the blocks of a batch that does not exist yet.
 	Stage(ctx context.Context, tenant TenantID, id ID) Stage
 
+	// OpenBatch makes a batch exist that is sent in parts. The spec's ID and
+	// Tenant are the caller's to fill in.
+	OpenBatch(ctx context.Context, s Spec, once Once) (Batch, error)
+
+	// StagePart opens a place for a part of an open batch. Several may be open
+	// for the same part: the first to be kept is the part.
+	StagePart(ctx context.Context, tenant TenantID, id ID, number int) PartStage
+
+	// DropPart takes a part out of an open batch. There may be none.
+	DropPart(ctx context.Context, tenant TenantID, id ID, number int) error
+
+	// Seal ends the sending of parts: the batch is queued, its items in the
+	// order of its parts. A batch that is not open is a Conflict with reason
+	// wrong_state, parts that are no whole batch are refused as [CheckParts]
+	// does, ids that repeat in other parts are Invalid, with part and line, and
+	// a part that came or went meanwhile is a Conflict with reason parts_changed.
+	Seal(ctx context.Context, r Sealing, once Once) (Batch, error)
+
+	// Reserve begins a request that bears an Idempotency-Key. Bound is what came
+	// of an earlier one with the key; nil: this is the first, and until release
+	// is called all others are refused as [InProgress]. The reservation is its
+	// holder's alone and ends with it.
+	Reserve(ctx context.Context, tenant TenantID, key string) (bound *Binding, release func(), err error)
+
 	// Cancel begins the end of a batch and returns the batch as it is now.
 	// It is idempotent. A batch that has ended otherwise is a Conflict with
 	// reason wrong_state; an unknown or foreign one is NotFound. So it is with
@@ -46,21 +70,52 @@ type Intake interface {
 	Amend(ctx context.Context, tenant TenantID, id ID, a Amendment) (Batch, error)
 }
 
-// A Stage receives a batch block by block. It is used by one goroutine.
-// What was appended is invisible until Create and removed by Discard; a
-// crash removes it at the next start.
-type Stage interface {
+// A Sink receives items. It is used by one goroutine.
+type Sink interface {
 	// Append adds the next block. It may return before the block is durable
 	// and blocks while too much is under way; the first failure comes back
-	// from here or from Create. The block is the stage's from now on.
+	// from here or from the last step. The block is the sink's from now on.
 	Append(ctx context.Context, b Block) error
 
+	// Index adds the next entries of the index of the items' ids, at most
+	// [IndexEntries], all in the order of their hashes. It is called where each
+	// item has an id of its own. The entries are the caller's again afterwards.
+	Index(ctx context.Context, entries []IndexEntry) error
+}
+
+// A Stage receives a batch. What was appended is invisible until Create and
+// removed by Discard; a crash removes it at the next start.
+type Stage interface {
+	Sink
+
 	// Create makes the batch exist, queued, with every block appended. The
-	// spec's ID, Tenant, Items, Blocks and Bytes are filled in by the stage.
-	Create(ctx context.Context, s Spec) (Batch, error)
+	// spec's ID, Tenant, Items, Blocks, Bytes and Accepted are filled in by the
+	// stage.
+	Create(ctx context.Context, s Spec, once Once) (Batch, error)
 
 	// Discard drops what was appended. After Create it does nothing.
 	Discard()
+}
+
+// A PartStage receives a part as a Stage receives a batch.
+type PartStage interface {
+	Sink
+
+	// Keep makes what was appended part of the batch and returns it; Number,
+	// Key, Items, Blocks, Size and Sent are filled in by the stage. If the part
+	// is there already with the same content that one is returned, with other
+	// content it is a Conflict with reason part_mismatch.
+	Keep(ctx context.Context, p Part, room Room) (Part, error)
+
+	// Discard drops what was appended. After Keep it does nothing.
+	Discard()
+}
+
+// A Sealing asks for a batch to be sealed.
+type Sealing struct {
+	Tenant TenantID
+	Batch  ID
+	Parts  int // that there are to be; -1: as many as there are
 }
 
 // Reader is what status needs. It answers while writers are busy or gone.
@@ -80,6 +135,14 @@ type Reader interface {
 	// Item returns one item with its result, if it has one. An index outside
 	// the batch is NotFound.
 	Item(ctx context.Context, tenant TenantID, id ID, index int) (ItemView, error)
+
+	// FindItem returns the item with an id as it stands: the client's own where
+	// the batch has an id_field, else the index as text.
+	FindItem(ctx context.Context, tenant TenantID, id ID, item string) (ItemView, error)
+
+	// Parts returns the parts of a batch that there are, by number: of one that
+	// was sent as a whole none.
+	Parts(ctx context.Context, tenant TenantID, id ID) ([]Part, error)
 
 	// Messages lists messages, newest first. A page may be empty and not the
 	// last.
@@ -312,18 +375,28 @@ type Outbox interface {
 	// false if nothing waits. What the last claim had no budget for is left out.
 	NextMessage(ctx context.Context) (at time.Time, ok bool, err error)
 
+	// Backlog returns how much is owed, at a glance and without an error.
+	Backlog() Backlog
+
 	// MessagesChanged hints that ClaimMessages may find more than it did.
 	MessagesChanged() <-chan struct{}
 
 	// Redeliver has a message sent once more, whatever its state: see
 	// [Message.Redeliver]. A message whose batch has no callback URL is a
 	// Conflict with reason no_callback_url.
-	Redeliver(ctx context.Context, tenant TenantID, id MessageID) (Message, error)
+	Redeliver(ctx context.Context, tenant TenantID, id MessageID, once Once) (Message, error)
 
 	// RedeliverAll keeps the order to send many messages again, to be carried
 	// out whatever crashes, and returns how many can be sent. A state that is
 	// not settled is Invalid.
-	RedeliverAll(ctx context.Context, r Redelivery) (wanted int, err error)
+	RedeliverAll(ctx context.Context, r Redelivery, once Once) (wanted int, err error)
+}
+
+// A Backlog is how much is owed to receivers.
+type Backlog struct {
+	Waiting   int // messages, parked ones included
+	Sending   int // messages
+	HostsOpen int // hosts, each counted for every tenant, whose breakers are open
 }
 
 // A MessageClaim asks for messages.

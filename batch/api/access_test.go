@@ -14,7 +14,21 @@ import (
 
 // at returns the path of a route with its variables filled in.
 func (rt route) at(id fmt.Stringer) string {
-	return strings.NewReplacer("{id}", id.String(), "{index}", "0").Replace(rt.path)
+	return strings.NewReplacer("{id}", id.String(), "{index}", "0", "{part}", "0").Replace(rt.path)
+}
+
+// input returns a query and a body that a route takes, and headers that go
+// with them.
+func (rt route) input() (query, body string, headers []string) {
+	switch {
+	case rt.method == http.MethodPut:
+		return "", "1\n", []string{"Content-Type", "application/x-ndjson"}
+	case rt.method == http.MethodPatch:
+		return "", `{"priority":"low"}`, []string{"Content-Type", "application/json"}
+	case slices.Contains(rt.params, "id"):
+		return "?id=0", "", nil
+	}
+	return "", "", nil
 }
 
 // ids returns what the path's id may be in a tenant: one that is there.
@@ -22,6 +36,13 @@ func (w *world) ids(rt route, tenant batch.TenantID) fmt.Stringer {
 	done := 0
 	if strings.HasSuffix(rt.path, "/output") {
 		done = 1
+	}
+	if strings.Contains(rt.path, "/parts") || strings.HasSuffix(rt.path, "/seal") {
+		parts := 1
+		if rt.method == http.MethodPut {
+			parts = 0
+		}
+		return w.store.putOpen(tenant, parts)
 	}
 	b := w.store.put(tenant, 1, done)
 	if strings.HasPrefix(rt.path, "/v1/messages/") {
@@ -41,11 +62,8 @@ func TestTenancy(t *testing.T) {
 		for mine, tenant := range w.tenants {
 			t.Run(fmt.Sprintf("%s %s as tenant %d", rt.method, rt.path, mine), func(t *testing.T) {
 				as := func(id fmt.Stringer, requestID string) reply {
-					body, kind := "", ""
-					if rt.body {
-						body, kind = `{"priority":"low"}`, "application/json"
-					}
-					return w.do(rt.method, rt.at(id), w.keys[mine][access.Admin], body, "X-Request-Id", requestID, "Content-Type", kind)
+					query, body, headers := rt.input()
+					return w.do(rt.method, rt.at(id)+query, w.keys[mine][access.Admin], body, append(headers, "X-Request-Id", requestID)...)
 				}
 				if own := as(w.ids(rt, tenant), "r"); own.status >= 300 {
 					t.Errorf("one's own: %d %s", own.status, own.body)

@@ -21,8 +21,8 @@ type Store interface {
 	batch.Reader
 
 	// Redeliver and RedeliverAll are those of [batch.Outbox].
-	Redeliver(ctx context.Context, tenant batch.TenantID, id batch.MessageID) (batch.Message, error)
-	RedeliverAll(ctx context.Context, r batch.Redelivery) (wanted int, err error)
+	Redeliver(ctx context.Context, tenant batch.TenantID, id batch.MessageID, once batch.Once) (batch.Message, error)
+	RedeliverAll(ctx context.Context, r batch.Redelivery, once batch.Once) (wanted int, err error)
 
 	// Secrets and Rotate are those of [batch.Vault].
 	Secrets(ctx context.Context, tenant batch.TenantID, fresh batch.Secret) ([]batch.Secret, error)
@@ -133,6 +133,7 @@ func New(o Options) http.Handler {
 		Processor: o.DefaultProcessor, CallbackPageBytes: o.PageBytes, CallbackPageItems: o.PageItems,
 	}
 	s.Limits.Check = s.checkOptions
+	s.Limits = s.Limits.WithDefaults()
 	s.route()
 	return s
 }

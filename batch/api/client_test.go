@@ -211,3 +211,72 @@ func TestTheClientAndMessages(t *testing.T) {
 		t.Errorf("hosts: %+v", hosts)
 	}
 }
+
+func TestTheClientAndParts(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	c, err := client.New(client.Options{URL: w.server.URL, Key: w.admin()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var b client.Batch
+	for range 2 {
+		again, err := c.OpenBatch(ctx, batch.Options{Processor: "price"}, "open")
+		must(err)
+		if b.ID != "" && again.ID != b.ID || again.Status != "open" {
+			t.Errorf("opened %+v and then %+v", b, again)
+		}
+		b = again
+	}
+	for n, body := range []string{"1\n2\n", zipped("3\n"), "[4]"} {
+		o := client.PartOptions{ContentEncoding: []string{"", "gzip", ""}[n]}
+		if n == 2 {
+			body, o.ContentType = `{"items":[4]}`, "application/json"
+		}
+		p, err := c.PutPart(ctx, b.ID, n, strings.NewReader(body), o)
+		must(err)
+		if p.Part != n || p.Items != []int{2, 1, 1}[n] {
+			t.Errorf("part %d is %+v", n, p)
+		}
+	}
+	must(c.DeletePart(ctx, b.ID, 2))
+	parts, err := c.Parts(ctx, b.ID)
+	must(err)
+	if len(parts) != 2 || parts[1].Part != 1 || parts[1].Bytes != 2 {
+		t.Errorf("the parts are %+v", parts)
+	}
+	var refused *client.Error
+	if _, err := c.PutPart(ctx, b.ID, 1, strings.NewReader("x\n"), client.PartOptions{}); !errors.As(err, &refused) || len(refused.Errors) != 1 || *refused.Errors[0].Part != 1 {
+		t.Errorf("a bad part: %+v", err)
+	}
+	if _, err := c.Seal(ctx, b.ID, 3, ""); !errors.As(err, &refused) || refused.Code != "missing_parts" {
+		t.Errorf("sealed too early: %+v", err)
+	}
+	for range 2 {
+		b, err = c.Seal(ctx, b.ID, 0, "seal")
+		must(err)
+		if b.Status != "queued" || b.Counts.Total != 3 {
+			t.Errorf("sealed: %+v", b)
+		}
+	}
+	it, err := c.FindItem(ctx, b.ID, "2")
+	must(err)
+	if string(it.Input) != "3" {
+		t.Errorf("an item by its id: %+v", it)
+	}
+	var ids []string
+	for range 2 {
+		b, err := c.Submit(ctx, strings.NewReader("1\n"), client.SubmitOptions{IdempotencyKey: "k", Options: batch.Options{Processor: "price"}})
+		must(err)
+		ids = append(ids, b.ID)
+	}
+	if ids[0] != ids[1] {
+		t.Errorf("submitted twice: %v", ids)
+	}
+}

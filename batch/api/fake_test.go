@@ -22,6 +22,8 @@ type fakeStore struct {
 	hosts    map[batch.TenantID][]batch.Health
 	orders   []batch.Redelivery
 	keys     []batch.Key
+	bindings map[string]batch.Binding
+	reserved map[string]bool
 
 	pageSize   int           // results in a page at most, messages looked at for one; 0: as asked
 	looks      int           // calls of Messages and Feed
@@ -38,6 +40,12 @@ type fakeBatch struct {
 	batch.Batch
 	items   []batch.Item
 	results map[int]batch.Result
+	parts   []fakePart // by number
+}
+
+type fakePart struct {
+	batch.Part
+	items []batch.Item
 }
 
 type fakeMessage struct {
@@ -49,6 +57,7 @@ type fakeMessage struct {
 func newFakeStore() *fakeStore {
 	return &fakeStore{
 		batches: map[batch.ID]*fakeBatch{}, messages: map[batch.MessageID]fakeMessage{},
+		bindings: map[string]batch.Binding{}, reserved: map[string]bool{},
 		secrets: map[batch.TenantID][]batch.Secret{}, hosts: map[batch.TenantID][]batch.Health{}, posted: make(chan struct{}),
 	}
 }
@@ -159,7 +168,9 @@ func (s *fakeStage) Append(_ context.Context, b batch.Block) error {
 	return nil
 }
 
-func (s *fakeStage) Create(ctx context.Context, spec batch.Spec) (batch.Batch, error) {
+func (s *fakeStage) Index(context.Context, []batch.IndexEntry) error { return nil }
+
+func (s *fakeStage) Create(ctx context.Context, spec batch.Spec, once batch.Once) (batch.Batch, error) {
 	select {
 	case <-time.After(s.store.slowness):
 	case <-ctx.Done():
@@ -170,6 +181,7 @@ func (s *fakeStage) Create(ctx context.Context, spec batch.Spec) (batch.Batch, e
 	if s.store.createErr != nil {
 		return batch.Batch{}, s.store.createErr
 	}
+	s.store.bind(s.tenant, once, s.id, 0)
 	s.over = true
 	spec.ID, spec.Tenant, spec.Items, spec.Blocks = s.id, s.tenant, len(s.items), 1
 	b := &fakeBatch{items: s.items, results: map[int]batch.Result{}}
@@ -185,6 +197,138 @@ func (s *fakeStage) Discard() {
 		s.over = true
 		s.store.discarded++
 	}
+}
+
+// bind keeps what came of a request with a key. The caller holds the lock.
+func (f *fakeStore) bind(tenant batch.TenantID, once batch.Once, id batch.ID, count int) {
+	if once.Key != "" {
+		f.bindings[tenant.String()+once.Key] = batch.Binding{Content: once.Content, Batch: id, Count: count, Made: time.Now()}
+	}
+}
+
+func (f *fakeStore) Reserve(_ context.Context, tenant batch.TenantID, key string) (*batch.Binding, func(), error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	key = tenant.String() + key
+	if b, bound := f.bindings[key]; bound {
+		return &b, func() {}, nil
+	}
+	if f.reserved[key] {
+		return nil, nil, batch.InProgress()
+	}
+	f.reserved[key] = true
+	return nil, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.reserved, key)
+	}, nil
+}
+
+// putOpen keeps a batch that is open, with some parts of one item.
+func (f *fakeStore) putOpen(tenant batch.TenantID, parts int) batch.ID {
+	now := time.Now()
+	b, _ := f.OpenBatch(context.Background(), batch.Spec{
+		ID: batch.NewID(now), Tenant: tenant, Created: now, Options: batch.Options{Processor: "price"}.WithDefaults(),
+	}, batch.Once{})
+	for n := range parts {
+		st := f.StagePart(context.Background(), tenant, b.ID, n)
+		_ = st.Append(context.Background(), batch.Block{Items: []batch.Item{{Raw: []byte("1")}}})
+		_, _ = st.Keep(context.Background(), batch.Part{Bytes: 1}, batch.Room{Items: 1 << 20, Bytes: 1 << 20})
+	}
+	return b.ID
+}
+
+func (f *fakeStore) OpenBatch(_ context.Context, spec batch.Spec, once batch.Once) (batch.Batch, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.bind(spec.Tenant, once, spec.ID, 0)
+	b := &fakeBatch{results: map[int]batch.Result{}}
+	b.Spec, b.Progress = spec, batch.Progress{Status: batch.Open, Round: 1}
+	f.batches[spec.ID] = b
+	return b.Batch, nil
+}
+
+type fakePartStage struct {
+	fakeStage
+	number int
+}
+
+func (f *fakeStore) StagePart(_ context.Context, tenant batch.TenantID, id batch.ID, number int) batch.PartStage {
+	return &fakePartStage{fakeStage{store: f, tenant: tenant, id: id}, number}
+}
+
+func (s *fakePartStage) Keep(_ context.Context, p batch.Part, room batch.Room) (batch.Part, error) {
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	b, err := s.store.of(s.tenant, s.id)
+	if err != nil {
+		return p, err
+	}
+	p.Number, p.Items, p.Blocks = s.number, len(s.items), 1
+	for _, there := range b.parts {
+		if there.Number == p.Number {
+			return there.Part, there.Again(p.SHA256)
+		}
+	}
+	if err := b.Add(p, room); err != nil {
+		return p, err
+	}
+	b.parts = append(b.parts, fakePart{p, s.items})
+	slices.SortFunc(b.parts, func(p, q fakePart) int { return p.Number - q.Number })
+	return p, nil
+}
+
+func (f *fakeStore) DropPart(_ context.Context, tenant batch.TenantID, id batch.ID, number int) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b, err := f.of(tenant, id)
+	if err != nil {
+		return err
+	}
+	for i, p := range b.parts {
+		if p.Number == number {
+			b.parts = slices.Delete(b.parts, i, i+1)
+			return b.Remove(p.Part, time.Now())
+		}
+	}
+	return b.Accepts()
+}
+
+func (f *fakeStore) Parts(_ context.Context, tenant batch.TenantID, id batch.ID) ([]batch.Part, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b, err := f.of(tenant, id)
+	if err != nil {
+		return nil, err
+	}
+	return b.list(), nil
+}
+
+func (b *fakeBatch) list() (parts []batch.Part) {
+	for _, p := range b.parts {
+		parts = append(parts, p.Part)
+	}
+	return parts
+}
+
+func (f *fakeStore) Seal(_ context.Context, q batch.Sealing, once batch.Once) (batch.Batch, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b, err := f.of(q.Tenant, q.Batch)
+	if err == nil {
+		err = b.Accepts()
+	}
+	if err == nil {
+		err = batch.CheckParts(b.list(), q.Parts)
+	}
+	if err != nil {
+		return batch.Batch{}, err
+	}
+	f.bind(q.Tenant, once, q.Batch, 0)
+	for _, p := range b.parts {
+		b.items = append(b.items, p.items...)
+	}
+	return b.Batch, b.Seal(batch.NewLayout(b.list()), time.Now())
 }
 
 // steer changes a batch as the domain says.
@@ -297,6 +441,24 @@ func (f *fakeStore) Item(_ context.Context, tenant batch.TenantID, id batch.ID, 
 	return v, nil
 }
 
+func (f *fakeStore) FindItem(ctx context.Context, tenant batch.TenantID, id batch.ID, item string) (batch.ItemView, error) {
+	f.mu.Lock()
+	b, err := f.of(tenant, id)
+	index := -1
+	if err == nil {
+		for i, it := range b.items {
+			if batch.ItemText(it.ID, i) == item {
+				index = i
+			}
+		}
+	}
+	f.mu.Unlock()
+	if index < 0 {
+		return batch.ItemView{}, noSuch()
+	}
+	return f.Item(ctx, tenant, id, index)
+}
+
 func (f *fakeStore) Messages(_ context.Context, q batch.MessageQuery) (list []batch.Message, next *batch.MessageID, err error) {
 	time.Sleep(f.slowness)
 	f.mu.Lock()
@@ -346,7 +508,7 @@ func (f *fakeStore) Hosts(_ context.Context, tenant batch.TenantID) ([]batch.Hea
 	return f.hosts[tenant], nil
 }
 
-func (f *fakeStore) Redeliver(_ context.Context, tenant batch.TenantID, id batch.MessageID) (batch.Message, error) {
+func (f *fakeStore) Redeliver(_ context.Context, tenant batch.TenantID, id batch.MessageID, once batch.Once) (batch.Message, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	m, ok := f.messages[id]
@@ -357,11 +519,12 @@ func (f *fakeStore) Redeliver(_ context.Context, tenant batch.TenantID, id batch
 		return batch.Message{}, f.refusal
 	}
 	m.Redeliver(time.Now(), batch.Terms{}, true)
+	f.bind(tenant, once, m.Batch, 0)
 	f.messages[id] = m
 	return m.Message, nil
 }
 
-func (f *fakeStore) RedeliverAll(_ context.Context, r batch.Redelivery) (wanted int, err error) {
+func (f *fakeStore) RedeliverAll(_ context.Context, r batch.Redelivery, once batch.Once) (wanted int, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.refusal != nil {
@@ -373,6 +536,7 @@ func (f *fakeStore) RedeliverAll(_ context.Context, r batch.Redelivery) (wanted 
 			wanted++
 		}
 	}
+	f.bind(r.Tenant, once, batch.ID{}, wanted)
 	return wanted, nil
 }
 

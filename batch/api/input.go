@@ -60,14 +60,6 @@ func checkForm(h http.Header, kinds []string) error {
 	return nil
 }
 
-// refuseIdempotencyKey refuses the header rather than promise what is not kept.
-func refuseIdempotencyKey(h http.Header) error {
-	if _, has := h["Idempotency-Key"]; has {
-		return badParam("unsupported_header", "Idempotency-Key is not supported here")
-	}
-	return nil
-}
-
 // problemAt is something wrong with one member of a body or one option.
 func problemAt(pointer, code, format string, args ...any) batch.Problem {
 	return batch.Problem{Index: -1, Line: -1, Pointer: pointer, Code: code, Detail: fmt.Sprintf(format, args...)}

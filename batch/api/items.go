@@ -20,12 +20,34 @@ func (s *server) item(r *request) (batch.ItemView, error) {
 	return s.Store.Item(r.Context(), r.tenant, id, index)
 }
 
-// getItem shows one item. Input and result are the bytes that were given.
+// getItem shows one item.
 func (s *server) getItem(w http.ResponseWriter, r *request) error {
 	item, err := s.item(r)
 	if err != nil {
 		return err
 	}
+	return showItem(w, item)
+}
+
+// findItem shows the item with an id.
+func (s *server) findItem(w http.ResponseWriter, r *request) error {
+	id, err := r.id()
+	if err != nil {
+		return err
+	}
+	if !r.query.Has("id") {
+		return badParam("missing_parameter", "id is required: the id of an item")
+	}
+	item, err := s.Store.FindItem(r.Context(), r.tenant, id, r.query.Get("id"))
+	if err != nil {
+		return err
+	}
+	return showItem(w, item)
+}
+
+// showItem answers with an item. Input and result are the bytes that were
+// given.
+func showItem(w http.ResponseWriter, item batch.ItemView) error {
 	body := unclosed(struct {
 		Index  int              `json:"index"`
 		ID     string           `json:"id"`

@@ -13,11 +13,19 @@ func (s *server) redeliver(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	m, err := s.Store.Redeliver(r.Context(), r.tenant, id)
-	if err != nil {
-		return err
-	}
-	return writeJSON(w, http.StatusAccepted, encode(viewMessage(m)))
+	return s.once(w, r, nil, func(once batch.Once) error {
+		m, err := s.Store.Redeliver(r.Context(), r.tenant, id, once)
+		if err != nil {
+			return err
+		}
+		return writeJSON(w, http.StatusAccepted, encode(viewMessage(m)))
+	}, func(batch.Binding) error {
+		m, _, err := s.Store.Message(r.Context(), r.tenant, id)
+		if err != nil {
+			return err
+		}
+		return writeJSON(w, http.StatusAccepted, encode(viewMessage(m)))
+	})
 }
 
 // redeliverAll keeps the order to send many messages once more.
@@ -26,10 +34,18 @@ func (s *server) redeliverAll(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	n, err := s.Store.RedeliverAll(r.Context(), order)
-	if err != nil {
-		return err
-	}
+	asked := order
+	asked.Made = time.Time{}
+	return s.once(w, r, asked, func(once batch.Once) error {
+		n, err := s.Store.RedeliverAll(r.Context(), order, once)
+		if err != nil {
+			return err
+		}
+		return writeCount(w, n)
+	}, func(b batch.Binding) error { return writeCount(w, b.Count) })
+}
+
+func writeCount(w http.ResponseWriter, n int) error {
 	return writeJSON(w, http.StatusAccepted, encode(struct {
 		Count int `json:"count"`
 	}{n}))

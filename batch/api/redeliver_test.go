@@ -45,10 +45,6 @@ func TestRedeliver(t *testing.T) {
 		w.do("POST", path, w.admin(), strings.Repeat(" ", 1<<20)+"{").is(422, "unexpected_body")
 		w.do("POST", path+"?force=true", w.admin(), "").is(400, "unknown_parameter")
 	})
-	t.Run("promises no idempotency it does not keep", func(t *testing.T) {
-		w.do("POST", path, w.admin(), "", "Idempotency-Key", "k").is(400, "unsupported_header")
-		w.post("/v1/messages/redeliver", `{"status":"exhausted"}`, "Idempotency-Key", "").is(400, "unsupported_header")
-	})
 	t.Run("without a callback URL is a conflict", func(t *testing.T) {
 		w.store.refusal = batch.Refuse(batch.Conflict, "no_callback_url", "there is nowhere to send it")
 		w.do("POST", path, w.admin(), "").is(409, "no_callback_url")

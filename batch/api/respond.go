@@ -52,6 +52,7 @@ type problem struct {
 }
 
 type place struct {
+	Part    *int   `json:"part,omitempty"`
 	Index   *int   `json:"index,omitempty"`
 	Line    *int   `json:"line,omitempty"`
 	Pointer string `json:"pointer,omitempty"`
@@ -80,7 +81,7 @@ func problemOf(err error) problem {
 func places(problems []batch.Problem) []place {
 	var ps []place
 	for _, k := range problems {
-		p := place{Pointer: k.Pointer, Code: k.Code, Detail: k.Detail}
+		p := place{Part: k.Part, Pointer: k.Pointer, Code: k.Code, Detail: k.Detail}
 		if k.Index >= 0 {
 			p.Index = &k.Index
 		}

@@ -57,6 +57,11 @@ func routes() []route {
 		{"GET", "/v1/batches/{id}", toRead, nil, noBody, (*server).getBatch},
 		{"PATCH", "/v1/batches/{id}", toSubmit, nil, aBody, (*server).amend},
 		{"GET", "/v1/batches/{id}/results", toRead, []string{"after", "limit", "status", batch.LinkParam}, noBody, (*server).results},
+		{"GET", "/v1/batches/{id}/parts", toEither, nil, noBody, (*server).listParts},
+		{"PUT", "/v1/batches/{id}/parts/{part}", toSubmit, []string{anyParam}, aBody, (*server).putPart},
+		{"DELETE", "/v1/batches/{id}/parts/{part}", toSubmit, nil, noBody, (*server).deletePart},
+		{"POST", "/v1/batches/{id}/seal", toSubmit, nil, aBody, (*server).seal},
+		{"GET", "/v1/batches/{id}/items", toRead, []string{"id"}, noBody, (*server).findItem},
 		{"GET", "/v1/batches/{id}/items/{index}", toRead, nil, noBody, (*server).getItem},
 		{"GET", "/v1/batches/{id}/items/{index}/output", toRead, []string{batch.LinkParam}, noBody, (*server).getOutput},
 		{"POST", "/v1/batches/{id}/cancel", toSubmit, nil, noBody, (*server).cancel},
@@ -90,6 +95,7 @@ func routes() []route {
 var patterns = strings.NewReplacer(
 	"{id}", "{id:[a-z]{3}_[0-9a-z]{26}}",
 	"{index}", "{index:0|[1-9][0-9]{0,9}}",
+	"{part}", "{part:0|[1-9][0-9]{0,3}}",
 )
 
 // A resource is what there is at a path, by method.

@@ -91,10 +91,8 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request, rs resource, vars
 	if err != nil {
 		return err
 	}
-	if rt.method != http.MethodGet {
-		if err := refuseIdempotencyKey(r.Header); err != nil {
-			return err
-		}
+	if err := checkIdempotencyKey(r.Header, rt); err != nil {
+		return err
 	}
 	if !rt.body {
 		if err := refuseBody(r); err != nil {

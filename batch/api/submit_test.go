@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"compress/gzip"
 	"errors"
+	"mime/multipart"
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/callbatch/callbatch/batch"
 )
@@ -27,6 +30,20 @@ func zipped(s string) string {
 	return b.String()
 }
 
+// formOf returns a form with a file and with fields behind it, and its
+// content type.
+func formOf(name, text string, fields ...string) (body, kind string) {
+	var b strings.Builder
+	w := multipart.NewWriter(&b)
+	f, _ := w.CreateFormFile("file", name)
+	f.Write([]byte(text))
+	for i := 0; i < len(fields); i += 2 {
+		w.WriteField(fields[i], fields[i+1])
+	}
+	w.Close()
+	return b.String(), w.FormDataContentType()
+}
+
 func TestSubmit(t *testing.T) {
 	const lines = `{"qty":2,"sku":"a"}` + "\n" + `{"qty":3,"sku":"b"}` + "\n"
 	for name, send := range map[string]func(w *world) reply{
@@ -40,6 +57,15 @@ func TestSubmit(t *testing.T) {
 		"gzipped lines": func(w *world) reply {
 			return w.do("POST", "/v1/batches?processor=price&id_field=/sku&metadata.run=nightly&callback_url=https://shop.example/hooks",
 				w.admin(), zipped(lines), "Content-Type", "application/x-ndjson", "Content-Encoding", "gzip")
+		},
+		"lines of zstd": func(w *world) reply {
+			z, _ := zstd.NewWriter(nil)
+			return w.do("POST", "/v1/batches?processor=price&id_field=/sku&metadata.run=nightly&callback_url=https://shop.example/hooks",
+				w.admin(), string(z.EncodeAll([]byte(lines), nil)), "Content-Type", "application/x-ndjson", "Content-Encoding", "zstd")
+		},
+		"lines in a form": func(w *world) reply {
+			body, kind := formOf("items.ndjson", lines, "processor", "price", "id_field", "/sku", "metadata.run", "nightly", "callback_url", "https://shop.example/hooks")
+			return w.do("POST", "/v1/batches", w.admin(), body, "Content-Type", kind)
 		},
 	} {
 		t.Run(name+" are accepted", func(t *testing.T) {
@@ -63,6 +89,31 @@ func TestSubmit(t *testing.T) {
 			})
 		})
 	}
+	t.Run("a table is accepted", func(t *testing.T) {
+		w := newWorld(t)
+		id := w.do("POST", "/v1/batches?processor=price", w.admin(), "sku,qty\r\na,2\r\n", "Content-Type", "text/csv").is(202, "").id()
+		w.store.change(id, func(b *fakeBatch) {
+			if len(b.items) != 1 || string(b.items[0].Raw) != `{"sku":"a","qty":"2"}` {
+				t.Errorf("the items are %s", b.items[0].Raw)
+			}
+		})
+	})
+	t.Run("what is only to be checked is checked and not kept", func(t *testing.T) {
+		w := newWorld(t)
+		form, kind := formOf("items.csv", "a\n1\n2\n", "processor", "price", "validate_only", "true")
+		for _, r := range []reply{
+			w.submit("?processor=price&validate_only=true", "1\n2\n"),
+			w.do("POST", "/v1/batches", w.admin(), `{"items":[1,2],"processor":"price","validate_only":true}`, "Content-Type", "application/json"),
+			w.do("POST", "/v1/batches", w.admin(), form, "Content-Type", kind),
+		} {
+			if r.is(200, ""); string(r.body) != `{"valid":true,"total":2}`+"\n" || r.header.Get("Location") != "" {
+				t.Errorf("answered %s, %v", r.body, r.header)
+			}
+		}
+		if len(w.store.batches) != 0 || w.store.staged != w.store.discarded {
+			t.Errorf("%d batches, %d of %d stages discarded", len(w.store.batches), w.store.discarded, w.store.staged)
+		}
+	})
 	t.Run("the default processor serves who names none", func(t *testing.T) {
 		w := newWorld(t, func(o *Options) { o.DefaultProcessor = "price" })
 		w.submit("", "1\n").is(202, "")
@@ -86,7 +137,6 @@ func TestARefusedSubmissionLeavesNothing(t *testing.T) {
 		{"an unknown processor", "?processor=none", "1\n", ndjson, 422, "unknown_processor", "/processor"},
 		{"a refused callback", "?processor=price&callback_url=http://shop.example/", "1\n", ndjson, 422, "callback_refused", "/callback_url"},
 		{"an unknown option", "?processor=price&colour=red", "1\n", ndjson, 422, "unknown_option", "/colour"},
-		{"an option that is not supported", "?processor=price&validate_only=true", "1\n", ndjson, 422, "unknown_option", "/validate_only"},
 		{"an option given twice", "?processor=price&priority=low&priority=low", "1\n", ndjson, 400, "repeated_option", "/priority"},
 		{"a query that is none", "?processor=%zz", "1\n", ndjson, 400, "bad_query", ""},
 		{"options beside a JSON document", "?processor=price", `{"items":[1]}`, []string{"Content-Type", "application/json"}, 422, "", ""},
@@ -96,10 +146,16 @@ func TestARefusedSubmissionLeavesNothing(t *testing.T) {
 		{"two codings", "?processor=price", "1\n", append(ndjson, "Content-Encoding", "gzip", "Content-Encoding", "gzip"), 415, "unsupported_coding", ""},
 		{"too many items", "?processor=price", "1\n2\n3\n4\n", ndjson, 413, "too_many_items", ""},
 		{"nothing", "?processor=price", "", ndjson, 422, "empty_batch", ""},
+		{"a form without a file", "", "--b\r\nContent-Disposition: form-data; name=\"processor\"\r\n\r\nprice\r\n--b--\r\n", []string{"Content-Type", "multipart/form-data; boundary=b"}, 422, "required", "/file"},
+		{"a form cut off", "", "--b\r\nContent-Disposition: form-data; name=\"processor\"\r\n\r\npri", []string{"Content-Type", "multipart/form-data; boundary=b"}, 400, "invalid_form", ""},
+		{"a table without rows", "?processor=price", "a,b\n", []string{"Content-Type", "text/csv"}, 422, "empty_batch", ""},
+		{"a table with a short row", "?processor=price", "a,b\n1\n", []string{"Content-Type", "text/csv"}, 400, "ragged_row", ""},
+		{"a fault where nothing is to be kept", "?processor=price&validate_only=true", "x\n", ndjson, 400, "invalid_json", ""},
+		{"a word for a truth", "?processor=price&validate_only=yes", "1\n", ndjson, 422, "wrong_type", "/validate_only"},
+		{"a truncated zstd", "?processor=price", "\x28\xb5\x2f\xfd", append(ndjson, "Content-Encoding", "zstd"), 400, "bad_zstd", ""},
 		{"a truncated gzip", "?processor=price", zipped("1\n2\n")[:20], append(ndjson, "Content-Encoding", "gzip"), 400, "bad_gzip", ""},
-		{"an Idempotency-Key", "?processor=price", "1\n", append(ndjson, "Idempotency-Key", "k"), 400, "unsupported_header", ""},
-		{"an empty Idempotency-Key", "?processor=price", "1\n", append(ndjson, "Idempotency-Key", ""), 400, "unsupported_header", ""},
-		{"two Idempotency-Keys", "?processor=price", "1\n", append(ndjson, "Idempotency-Key", "k", "Idempotency-Key", "é"), 400, "unsupported_header", ""},
+		{"an empty Idempotency-Key", "?processor=price", "1\n", append(ndjson, "Idempotency-Key", ""), 400, "bad_idempotency_key", ""},
+		{"two Idempotency-Keys", "?processor=price", "1\n", append(ndjson, "Idempotency-Key", "k", "Idempotency-Key", "é"), 400, "bad_idempotency_key", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, guard)

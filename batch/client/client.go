@@ -65,19 +65,22 @@ type SubmitOptions struct {
 	ContentType     string        // default "application/x-ndjson"
 	ContentEncoding string        // of the body as it is given: "gzip"; default none
 	Length          int64         // bytes of the body; 0: unknown
+	IdempotencyKey  string        // makes it safe to send the batch again; default none
 	Options         batch.Options // sent as query parameters, which proxies may log; leave it empty where the body carries them
-	IdempotencyKey  string        // makes it safe to send the same again: it is one batch; empty: none
 }
 
 // Submit sends a batch as a stream and returns it once it is durable. It is
 // not tried again by itself: after [Unreachable] with Unknown set the batch
-// may or may not exist, which the same with its IdempotencyKey tells. A body
-// that is an io.Closer is closed.
-func (c *Client) Submit(ctx context.Context, body io.Reader, o SubmitOptions) (b Batch, err error) {
-	req, err := c.upload(ctx, http.MethodPost, "/v1/batches", optionsQuery(o.Options), body, o)
+// may or may not exist, and only with an idempotency key is it safe to ask. A
+// body that is an io.Closer is closed.
+func (c *Client) Submit(ctx context.Context, body io.Reader, o SubmitOptions) (Batch, error) {
+	req, err := c.request(ctx, http.MethodPost, "/v1/batches", optionsQuery(o.Options), body)
 	if err != nil {
-		return b, err
+		return Batch{}, err
 	}
+	describe(req, o.ContentType, o.ContentEncoding, o.Length)
+	bear(req, o.IdempotencyKey)
+	var b Batch
 	_, err = c.decode(req, &b)
 	return b, err
 }
@@ -87,10 +90,11 @@ func (c *Client) Submit(ctx context.Context, body io.Reader, o SubmitOptions) (b
 func (c *Client) Validate(ctx context.Context, body io.Reader, o SubmitOptions) (total int, err error) {
 	q := optionsQuery(o.Options)
 	q.Set("validate_only", "true")
-	req, err := c.upload(ctx, http.MethodPost, "/v1/batches", q, body, o)
+	req, err := c.request(ctx, http.MethodPost, "/v1/batches", q, body)
 	if err != nil {
 		return 0, err
 	}
+	describe(req, o.ContentType, o.ContentEncoding, o.Length)
 	var answer validity
 	_, err = c.decode(req, &answer)
 	return answer.Total, err
@@ -100,28 +104,6 @@ func (c *Client) Validate(ctx context.Context, body io.Reader, o SubmitOptions) 
 type validity struct {
 	Valid bool `json:"valid"`
 	Total int  `json:"total"`
-}
-
-// upload returns a request with items as its body.
-func (c *Client) upload(ctx context.Context, method, path string, q url.Values, body io.Reader, o SubmitOptions) (*http.Request, error) {
-	if o.ContentType == "" {
-		o.ContentType = "application/x-ndjson"
-	}
-	req, err := c.request(ctx, method, path, q, body)
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Content-Type", o.ContentType)
-	if o.ContentEncoding != "" {
-		req.Header.Set("Content-Encoding", o.ContentEncoding)
-	}
-	if o.Length > 0 {
-		req.ContentLength = o.Length
-	}
-	if o.IdempotencyKey != "" {
-		req.Header.Set("Idempotency-Key", o.IdempotencyKey)
-	}
-	return req, nil
 }
 
 // optionsQuery writes options as query parameters.
@@ -219,9 +201,7 @@ func (c *Client) post(ctx context.Context, path, key string, in, into any) error
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	if key != "" {
-		req.Header.Set("Idempotency-Key", key)
-	}
+	bear(req, key)
 	_, err = c.decode(req, into)
 	return err
 }
@@ -287,12 +267,12 @@ func genuine(answer any) bool {
 		return a.ID != ""
 	case *Message:
 		return a.ID != ""
-	case *Part:
-		return a.SHA256 != ""
 	case *validity:
 		return a.Valid
 	case *FeedPage:
 		return a.Next != ""
+	case *Part:
+		return a.SHA256 != ""
 	case *Test:
 		return a.Message != ""
 	}

@@ -27,7 +27,7 @@ type Error struct {
 
 // A Place says where an input is wrong.
 type Place struct {
-	Part    *int   `json:"part"` // that Index and Line count in; nil: they count in the whole
+	Part    *int   `json:"part"` // whose index and line these are; nil: the batch's
 	Index   *int   `json:"index"`
 	Line    *int   `json:"line"`
 	Pointer string `json:"pointer"`

@@ -1,7 +1,9 @@
 package client
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/url"
@@ -10,63 +12,121 @@ import (
 	"github.com/callbatch/callbatch/batch"
 )
 
-// A Part is one part of a batch that is sent in parts.
+// A Part is a part of a batch that is sent in parts. SHA256 is of the text of
+// its items, without any content coding, in hexadecimal digits.
 type Part struct {
-	Number int    `json:"part"`
+	Part   int    `json:"part"`
 	Items  int    `json:"items"`
-	Bytes  int64  `json:"bytes"`  // of its text, decoded
-	SHA256 string `json:"sha256"` // of the same, in hexadecimal
+	Bytes  int64  `json:"bytes"` // of the same text
+	SHA256 string `json:"sha256"`
 }
 
-// Open makes a batch whose items come in parts, and returns it. A key that is
-// not empty makes a repeated call safe: it gives the same batch, as it is then.
-func (c *Client) Open(ctx context.Context, o batch.Options, key string) (b Batch, err error) {
+// OpenBatch makes a batch exist that is sent in parts. With an idempotency key,
+// which may be empty, it is safe to do again.
+func (c *Client) OpenBatch(ctx context.Context, o batch.Options, idempotencyKey string) (b Batch, err error) {
 	q := optionsQuery(o)
 	q.Set("open", "true")
-	err = c.idempotent(ctx, "/v1/batches", q, key, &b)
+	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errSlow)
+	defer cancel()
+	req, err := c.request(ctx, http.MethodPost, "/v1/batches", q, nil)
+	if err != nil {
+		return b, err
+	}
+	bear(req, idempotencyKey)
+	_, err = c.decode(req, &b)
 	return b, err
 }
 
-// PutPart sends a part of an open batch as a stream, and returns it once it is
-// durable. The same part may be sent again; another with its number is a
-// conflict.
-func (c *Client) PutPart(ctx context.Context, id string, number int, body io.Reader, o SubmitOptions) (p Part, err error) {
-	req, err := c.upload(ctx, http.MethodPut, batchPath(id)+"/parts/"+strconv.Itoa(number), nil, body, o)
+// bear gives a request an idempotency key, if there is one.
+func bear(req *http.Request, idempotencyKey string) {
+	if idempotencyKey != "" {
+		req.Header.Set("Idempotency-Key", idempotencyKey)
+	}
+}
+
+// PartOptions say how a part is sent.
+type PartOptions struct {
+	ContentType     string // default "application/x-ndjson"
+	ContentEncoding string // of the body as it is given: "gzip", "zstd"; default none
+	Length          int64  // bytes of the body; 0: unknown
+}
+
+// PutPart sends a part of an open batch as a stream and returns it once it is
+// durable. It is safe to do again with the same content. A body that is an
+// io.Closer is closed.
+func (c *Client) PutPart(ctx context.Context, id string, part int, body io.Reader, o PartOptions) (p Part, err error) {
+	req, err := c.request(ctx, http.MethodPut, partPath(id, part), nil, body)
 	if err != nil {
 		return p, err
 	}
+	describe(req, o.ContentType, o.ContentEncoding, o.Length)
 	_, err = c.decode(req, &p)
 	return p, err
 }
 
-// Parts returns the parts of an open batch that are there, in order.
+func partPath(id string, part int) string {
+	return batchPath(id) + "/parts/" + strconv.Itoa(part)
+}
+
+// describe says what the body of a request is.
+func describe(req *http.Request, contentType, coding string, length int64) {
+	if contentType == "" {
+		contentType = "application/x-ndjson"
+	}
+	req.Header.Set("Content-Type", contentType)
+	if coding != "" {
+		req.Header.Set("Content-Encoding", coding)
+	}
+	if length > 0 {
+		req.ContentLength = length
+	}
+}
+
+// DeletePart takes a part out of an open batch, to replace it.
+func (c *Client) DeletePart(ctx context.Context, id string, part int) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errSlow)
+	defer cancel()
+	req, err := c.request(ctx, http.MethodDelete, partPath(id, part), nil, nil)
+	if err != nil {
+		return err
+	}
+	res, err := c.send(req)
+	if err != nil {
+		return err
+	}
+	return res.Body.Close()
+}
+
+// Parts returns the parts of a batch that there are, by number.
 func (c *Client) Parts(ctx context.Context, id string) ([]Part, error) {
 	var list struct{ Data []Part }
 	err := c.call(ctx, http.MethodGet, batchPath(id)+"/parts", nil, &list)
 	return list.Data, err
 }
 
-// Seal ends the sending of so many parts, and returns the batch once it is
-// there as a whole. A key that is not empty makes a repeated call safe.
-func (c *Client) Seal(ctx context.Context, id string, parts int, key string) (b Batch, err error) {
-	body := struct {
-		Parts int `json:"parts"`
+// Seal ends the sending of parts: there are to be so many, or, if it is 0, as
+// many as there are. With an idempotency key, which may be empty, it is safe to
+// do again. It takes as long as the server needs to find ids that repeat.
+func (c *Client) Seal(ctx context.Context, id string, parts int, idempotencyKey string) (b Batch, err error) {
+	in := struct {
+		Parts int `json:"parts,omitempty"`
 	}{parts}
-	err = c.post(ctx, batchPath(id)+"/seal", key, body, &b)
+	body, err := json.Marshal(in)
+	if err != nil {
+		return b, err
+	}
+	req, err := c.request(ctx, http.MethodPost, batchPath(id)+"/seal", nil, bytes.NewReader(body))
+	if err != nil {
+		return b, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	bear(req, idempotencyKey)
+	_, err = c.decode(req, &b)
 	return b, err
 }
 
-// idempotent makes a POST without a body.
-func (c *Client) idempotent(ctx context.Context, path string, q url.Values, key string, into any) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errSlow)
-	defer cancel()
-	req, err := c.request(ctx, http.MethodPost, path, q, nil)
-	if err != nil {
-		return err
-	}
-	if key != "" {
-		req.Header.Set("Idempotency-Key", key)
-	}
-	_, err = c.decode(req, into)
-	return err
+// FindItem returns the item of a batch with an id.
+func (c *Client) FindItem(ctx context.Context, id, item string) (it Item, err error) {
+	err = c.call(ctx, http.MethodGet, batchPath(id)+"/items", url.Values{"id": {item}}, &it)
+	return it, err
 }

@@ -13,7 +13,7 @@ import (
 // in buffers it keeps, so that a block costs one allocation for all its bytes
 // and one for all its ids.
 type cutter struct {
-	stage batch.Stage
+	stage batch.Sink
 	first int // index of the first item gathered
 	raw   []byte
 	ids   []byte

@@ -31,8 +31,10 @@ func codingOf(name string) (coding, error) {
 		return coding{open: func(r io.Reader) (io.Reader, error) { return r, nil }}, nil
 	case "gzip", "x-gzip":
 		return coding{open: openGzip, broken: "bad_gzip"}, nil
+	case "zstd":
+		return coding{open: openZstd, broken: "bad_zstd"}, nil
 	default:
-		return coding{}, batch.Refuse(batch.Unsupported, "unsupported_coding", "the content coding is gzip or none, not %q", clip(name))
+		return coding{}, batch.Refuse(batch.Unsupported, "unsupported_coding", "the content coding is gzip, zstd or none, not %q", clip(name))
 	}
 }
 
@@ -68,21 +70,29 @@ type body struct {
 	wire   *wire
 	coding coding
 	plain  io.Reader // nil before the first Read
-	limits Options
+	most   bound
+	ratio  int64
 	n      int64
 	err    error
 }
 
-func openBody(ctx context.Context, r Request, o Options) (*body, error) {
+// A bound is how many bytes what is read may have, and what that is: the word
+// its setting is made of.
+type bound struct {
+	word  string
+	bytes int64
+}
+
+func openBody(ctx context.Context, r Request, o Options, of bound) (*body, error) {
 	c, err := codingOf(r.ContentEncoding)
 	if err != nil {
 		return nil, err
 	}
-	most := o.Body
+	most := of.bytes
 	if c.broken != "" {
 		most += most/256 + 4<<10 // a coding adds a little to what it cannot compress
 	}
-	b := &body{wire: &wire{ctx: ctx, r: r.Body, most: most}, coding: c, limits: o}
+	b := &body{wire: &wire{ctx: ctx, r: r.Body, most: most}, coding: c, most: of, ratio: int64(o.Ratio)}
 	if r.Length > most {
 		return nil, b.tooLarge()
 	}
@@ -107,22 +117,23 @@ func (b *body) Read(p []byte) (n int, err error) {
 // judge turns the outcome of a read into what the reader is told.
 func (b *body) judge(err error) error {
 	switch {
-	case b.n > b.limits.Body || b.wire.n > b.wire.most:
+	case b.n > b.most.bytes || b.wire.n > b.wire.most:
 		return b.tooLarge()
-	case b.n > freeRatio && b.n/int64(b.limits.Ratio) > b.wire.n:
+	case b.n > freeRatio && b.n/b.ratio > b.wire.n:
 		return batch.Refuse(batch.TooLarge, "ratio_too_large",
-			"the body decodes to more than %d times what was sent (limits.ratio)", b.limits.Ratio)
-	case err == nil || err == io.EOF:
-		return err
-	case b.wire.err != nil:
+			"the body decodes to more than %d times what was sent (limits.ratio)", b.ratio)
+	case err != nil && b.wire.err != nil: // also where a decoder takes the break for its end
 		return fmt.Errorf("%w: %w", batch.Refuse(batch.Malformed, "incomplete_body", "the body ended early"), b.wire.err)
+	case err == nil || err == io.EOF || batch.CodeOf(err) != "":
+		return err
 	default:
 		return batch.Refuse(batch.Malformed, b.coding.broken, "the body is truncated or corrupt, or not of the content coding it names")
 	}
 }
 
 func (b *body) tooLarge() error {
-	return batch.Refuse(batch.TooLarge, "body_too_large", "a body has at most %d bytes, decoded (limits.body_bytes)", b.limits.Body)
+	word := b.most.word
+	return batch.Refuse(batch.TooLarge, word+"_too_large", "a %s has at most %d bytes, decoded (limits.%s_bytes)", word, b.most.bytes, word)
 }
 
 // skipBOM skips one byte order mark of UTF-8, and refuses UTF-16 and UTF-32

@@ -25,8 +25,9 @@ const (
 	asNDJSON = "application/x-ndjson"
 )
 
-// recorder is a stage that keeps the blocks and checks their form.
+// recorder keeps the blocks and the index, and checks their form.
 type recorder struct {
+	index  []batch.IndexEntry
 	t      testing.TB
 	items  []batch.Item
 	blocks []batch.Block
@@ -46,12 +47,13 @@ func (r *recorder) Append(_ context.Context, b batch.Block) error {
 	return r.err
 }
 
-func (r *recorder) Create(context.Context, batch.Spec) (batch.Batch, error) {
-	r.t.Error("intake created a batch")
-	return batch.Batch{}, nil
+func (r *recorder) Index(_ context.Context, entries []batch.IndexEntry) error {
+	if len(entries) > batch.IndexEntries {
+		r.t.Errorf("%d entries of the index at once", len(entries))
+	}
+	r.index = append(r.index, entries...)
+	return nil
 }
-
-func (r *recorder) Discard() { r.t.Error("intake discarded a stage") }
 
 // raws returns the bytes of the items.
 func (r *recorder) raws() []string {
@@ -80,8 +82,8 @@ func request(contentType, body string) intake.Request {
 func read(t testing.TB, r intake.Request, o intake.Options) (*recorder, batch.Options, error) {
 	t.Helper()
 	stage := &recorder{t: t}
-	opts, err := intake.Read(t.Context(), r, stage, o)
-	return stage, opts, err
+	c, err := intake.Read(t.Context(), r, stage, o)
+	return stage, c.Options, err
 }
 
 // refused returns the refusal that err must be.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -24,37 +25,51 @@ type document struct {
 	win window
 	dec *jsontext.Decoder
 
-	members int    // of the object, read so far
-	items   bool   // seen
-	idSeen  bool   // id_field was given
-	spool   *spool // nil: items need not wait
+	members int  // of the object, read so far
+	items   bool // seen
+	bare    bool // has no items
 }
 
-// readJSON reads an object of options with the items among them. Items whose
-// id_field may still come are spooled until the object is complete.
+// readJSON reads an object of options with the items among them.
 func readJSON(ctx context.Context, s *submission, in *bufio.Reader) error {
 	d := &document{s: s, win: window{in: in}}
-	d.dec = jsontext.NewDecoder(&d.win)
-	defer func() {
-		if d.spool != nil {
-			d.spool.close()
-		}
-	}()
-	if err := d.object(ctx); err != nil {
+	if err := d.read(ctx); err != nil {
 		return err
 	}
 	if !d.items {
 		s.problems.add(optionProblem("items", "required", "items is required, an array"))
 	}
-	s.settle()
-	if d.spool == nil {
-		return nil
+	return nil
+}
+
+// readOptions reads a body that is an object of options alone.
+func (s *submission) readOptions(ctx context.Context, r Request, body io.Reader) error {
+	media, _, err := mediaOf(r.ContentType)
+	if err != nil {
+		return err
 	}
-	index := 0
-	return d.spool.each(func(raw []byte) error {
-		index++
-		return s.take(ctx, index-1, -1, raw, true)
-	})
+	if media != "application/json" {
+		return batch.Refuse(batch.Unsupported, "unsupported_content_type",
+			"options without items are query parameters and no body, or application/json, not %q", clip(r.ContentType))
+	}
+	s.refuseQuery(r.Query, "the body carries the options")
+	return s.readText(ctx, body, format{read: func(ctx context.Context, s *submission, in *bufio.Reader) error {
+		d := &document{s: s, win: window{in: in}, bare: true}
+		return d.read(ctx)
+	}})
+}
+
+// decoders are kept between submissions.
+var decoders = sync.Pool{New: func() any { return new(jsontext.Decoder) }}
+
+func (d *document) read(ctx context.Context) error {
+	d.dec = decoders.Get().(*jsontext.Decoder)
+	d.dec.Reset(&d.win)
+	defer func() {
+		d.dec.Reset(strings.NewReader("")) // it holds nothing of the submission
+		decoders.Put(d.dec)
+	}()
+	return d.object(ctx)
 }
 
 // object reads the whole body.
@@ -114,15 +129,21 @@ func (d *document) member(ctx context.Context) error {
 		return d.failed(err)
 	}
 	name := token.String()
-	if name == "items" {
+	switch {
+	case name == "items" && d.bare:
+		return refuse(batch.Invalid, optionProblem("items", "items_beside_options", "the items of an open batch come in its parts"))
+	case name == "items":
 		return d.array(ctx)
 	}
 	v, err := d.dec.ReadValue()
 	if err != nil {
 		return d.failed(err)
 	}
+	if d.s.elsewhere != "" {
+		d.s.problems.add(optionProblem(name, "option_beside_items", "%q stands beside the items: %s", clip(name), d.s.elsewhere))
+		return nil
+	}
 	d.s.set(name, v)
-	d.idSeen = d.idSeen || name == "id_field"
 	return nil
 }
 
@@ -139,10 +160,8 @@ func (d *document) array(ctx context.Context) error {
 	if _, err := d.dec.ReadToken(); err != nil {
 		return d.failed(err)
 	}
-	if d.idSeen {
-		d.s.useIDs()
-	} else {
-		d.spool = &spool{dir: d.s.limits.Dir}
+	if d.s.elsewhere == "" {
+		d.s.begin()
 	}
 	for {
 		d.allow(padding) // up to where the item begins
@@ -177,9 +196,6 @@ func (d *document) item(ctx context.Context) error {
 	index, err := d.s.admit(len(raw), -1)
 	if err != nil {
 		return err
-	}
-	if d.spool != nil {
-		return d.spool.add(raw)
 	}
 	return d.s.take(ctx, index, -1, raw, true)
 }

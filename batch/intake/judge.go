@@ -7,6 +7,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -21,10 +22,20 @@ type judge struct {
 	src     bytes.Buffer // what dec reads, without a copy
 	field   string       // JSON pointer to the id; empty: there are none
 	path    []string     // its tokens
+	valid   bool         // the item is strict JSON for sure: what follows the id need not be read
 	scratch []byte
 }
 
-func newJudge() *judge { return &judge{dec: jsontext.NewDecoder(new(bytes.Buffer))} }
+// judges are kept between submissions, with what their decoders have learned
+// of memory.
+var judges = sync.Pool{New: func() any { return &judge{dec: jsontext.NewDecoder(new(bytes.Buffer))} }}
+
+// release gives the judge back, who remembers nothing.
+func (j *judge) release() {
+	j.src, j.field, j.path = bytes.Buffer{}, "", nil
+	j.dec.Reset(&j.src)
+	judges.Put(j)
+}
 
 // find makes the judge look for ids.
 func (j *judge) find(field string) {
@@ -43,11 +54,14 @@ func (j *judge) item(raw []byte, valid bool) (id []byte, p *batch.Problem) {
 	if valid && j.path == nil {
 		return nil, nil
 	}
-	j.src = *bytes.NewBuffer(raw)
+	j.src, j.valid = *bytes.NewBuffer(raw), valid
 	j.dec.Reset(&j.src)
 	v, err := j.value(j.path)
 	if err != nil {
 		return nil, syntaxProblem(err, raw, 0)
+	}
+	if valid {
+		return j.id(v)
 	}
 	switch _, err := j.dec.ReadToken(); {
 	case err == nil:
@@ -93,8 +107,8 @@ func (j *judge) member(path []string) (found jsontext.Value, err error) {
 		} else {
 			_, err = j.dec.ReadValue()
 		}
-		if err != nil {
-			return nil, err
+		if err != nil || found != nil && j.valid {
+			return found, err
 		}
 	}
 	_, err = j.dec.ReadToken()
@@ -116,8 +130,8 @@ func (j *judge) element(path []string) (found jsontext.Value, err error) {
 		} else {
 			_, err = j.dec.ReadValue()
 		}
-		if err != nil {
-			return nil, err
+		if err != nil || found != nil && j.valid {
+			return found, err
 		}
 	}
 	_, err = j.dec.ReadToken()

@@ -33,14 +33,14 @@ func readNDJSON(ctx context.Context, s *submission, in *bufio.Reader) error {
 		if err != nil {
 			return err
 		}
-		if index == 0 && isUnfinished(raw) {
+		if err := s.take(ctx, index, l.number, raw, false); err != nil {
+			return err
+		}
+		if index == 0 && (s.problems.any() || s.waiting != nil) && isUnfinished(raw) {
 			return refuse(batch.Malformed, batch.Problem{
 				Index: index, Line: l.number, Code: "invalid_json",
 				Detail: "the value goes on behind its line; a body that is one JSON document is application/json",
 			})
-		}
-		if err := s.take(ctx, index, l.number, raw, false); err != nil {
-			return err
 		}
 	}
 }

@@ -56,6 +56,15 @@ func field(o *batch.Options, name string) any {
 	}
 }
 
+// field returns where an option of the submission goes: what the function of
+// this name returns, or a *bool for what the batch does not keep.
+func (s *submission) field(name string) any {
+	if name == "validate_only" {
+		return &s.validateOnly
+	}
+	return field(&s.options, name)
+}
+
 func optionProblem(name, code, format string, args ...any) batch.Problem {
 	return batch.Problem{
 		Index: -1, Line: -1, Pointer: string(jsontext.Pointer("").AppendToken(clip(name))),
@@ -72,10 +81,14 @@ func innerProblem(name, part, code, format string, args ...any) batch.Problem {
 
 // set sets an option to a JSON value, which is valid.
 func (s *submission) set(name string, v jsontext.Value) {
+	s.given.id = s.given.id || name == "id_field"
+	s.given.processor = s.given.processor || name == "processor"
 	wrong := func(want string) {
 		s.problems.add(optionProblem(name, "wrong_type", "%s is %s", name, want))
 	}
-	switch to := field(&s.options, name).(type) {
+	switch to := s.field(name).(type) {
+	case *bool:
+		s.setBool(name, to, string(v))
 	case *string:
 		if v.Kind() != '"' {
 			wrong("a string")
@@ -135,6 +148,14 @@ func (s *submission) setInt(name string, to *int, text string) {
 	default:
 		*to = n
 	}
+}
+
+func (s *submission) setBool(name string, to *bool, text string) {
+	if text != "true" && text != "false" {
+		s.problems.add(optionProblem(name, "wrong_type", "%s is true or false", name))
+		return
+	}
+	*to = text == "true"
 }
 
 // What times and durations look like, to a client who wrote something else.
@@ -225,9 +246,9 @@ func unquote(v jsontext.Value) string {
 	return string(b)
 }
 
-// setQuery sets the options from query parameters. Objects and arrays are JSON
-// text, and metadata.KEY=VALUE is a pair of metadata.
-func (s *submission) setQuery(q url.Values) {
+// setTexts sets the options from query parameters or the fields of a form.
+// Objects and arrays are JSON text, and metadata.KEY=VALUE is a pair of metadata.
+func (s *submission) setTexts(q url.Values) {
 	var pairs map[string]string
 	for _, name := range slices.Sorted(maps.Keys(q)) {
 		if len(q[name]) != 1 {
@@ -236,7 +257,7 @@ func (s *submission) setQuery(q url.Values) {
 		}
 		text := q.Get(name)
 		if !utf8.ValidString(name) || !utf8.ValidString(text) {
-			s.problems.add(optionProblem(name, "invalid_utf8", "a query parameter is not valid UTF-8"))
+			s.problems.add(optionProblem(name, "invalid_utf8", "the option is not valid UTF-8"))
 			continue
 		}
 		if key, ok := strings.CutPrefix(name, "metadata."); ok {
@@ -257,9 +278,11 @@ func (s *submission) setQuery(q url.Values) {
 	}
 }
 
-// setText sets an option to the text of a query parameter.
+// setText sets an option to a text.
 func (s *submission) setText(name, text string) {
-	switch to := field(&s.options, name).(type) {
+	switch to := s.field(name).(type) {
+	case *bool:
+		s.setBool(name, to, text)
 	case *string:
 		s.setString(name, to, text)
 	case *int:
@@ -284,9 +307,9 @@ func (s *submission) setText(name, text string) {
 	}
 }
 
-// refuseQuery reports options in the query of a body that carries its own.
-func (s *submission) refuseQuery(q url.Values) {
+// refuseQuery reports options in the query where they are elsewhere.
+func (s *submission) refuseQuery(q url.Values, elsewhere string) {
 	for _, name := range slices.Sorted(maps.Keys(q)) {
-		s.problems.add(optionProblem(name, "unknown_option", "%q is not a query parameter here: the body carries the options", clip(name)))
+		s.problems.add(optionProblem(name, "unknown_option", "%q is not a query parameter here: %s", clip(name), elsewhere))
 	}
 }

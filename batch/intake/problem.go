@@ -65,7 +65,8 @@ func (ps *problems) err() error {
 // content type says, rather than that it is not acceptable.
 func isMalformed(code string) bool {
 	switch code {
-	case "invalid_json", "invalid_utf8", "duplicate_member", "lone_surrogate", "too_deep", "trailing_data", "repeated_option":
+	case "invalid_json", "invalid_utf8", "duplicate_member", "lone_surrogate", "too_deep", "trailing_data", "repeated_option",
+		"invalid_csv", "ragged_row", "nul":
 		return true
 	}
 	return false

@@ -23,7 +23,14 @@ type spool struct {
 	file   *os.File // nil: all is in memory
 }
 
-func (s *spool) add(raw []byte) error {
+// add keeps an item with the line it stands on, -1 if unknown, and whether it
+// is strict JSON for sure.
+func (s *spool) add(raw []byte, line int, valid bool) error {
+	mark := uint64(line+1) << 1
+	if valid {
+		mark |= 1
+	}
+	s.memory = binary.AppendUvarint(s.memory, mark)
 	s.memory = append(binary.AppendUvarint(s.memory, uint64(len(raw))), raw...)
 	if len(s.memory) < spoolMemory {
 		return nil
@@ -49,7 +56,7 @@ func (s *spool) spill() error {
 
 // each calls f with every item, in order, until f fails. The bytes are good
 // during the call only.
-func (s *spool) each(f func(raw []byte) error) error {
+func (s *spool) each(f func(raw []byte, line int, valid bool) error) error {
 	var stored io.Reader = bytes.NewReader(nil)
 	if s.file != nil {
 		if _, err := s.file.Seek(0, io.SeekStart); err != nil {
@@ -57,13 +64,21 @@ func (s *spool) each(f func(raw []byte) error) error {
 		}
 		stored = s.file
 	}
-	r := bufio.NewReaderSize(io.MultiReader(stored, bytes.NewReader(s.memory)), readBuffer)
+	buffer := readBuffer
+	if s.file == nil {
+		buffer = min(buffer, len(s.memory))
+	}
+	r := bufio.NewReaderSize(io.MultiReader(stored, bytes.NewReader(s.memory)), buffer)
 	var raw []byte
 	for {
-		size, err := binary.ReadUvarint(r)
+		mark, err := binary.ReadUvarint(r)
 		if err == io.EOF {
 			return nil
 		}
+		if err != nil {
+			return fmt.Errorf("read spooled items: %w", err)
+		}
+		size, err := binary.ReadUvarint(r)
 		if err != nil {
 			return fmt.Errorf("read spooled items: %w", err)
 		}
@@ -74,7 +89,7 @@ func (s *spool) each(f func(raw []byte) error) error {
 		if _, err := io.ReadFull(r, raw); err != nil {
 			return fmt.Errorf("read spooled items: %w", err)
 		}
-		if err := f(raw); err != nil {
+		if err := f(raw, int(mark>>1)-1, mark&1 == 1); err != nil {
 			return err
 		}
 	}

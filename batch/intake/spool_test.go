@@ -17,14 +17,14 @@ func TestSpoolKeepsOrderAndBytes(t *testing.T) {
 			s := &spool{dir: t.TempDir()}
 			defer s.close()
 			for i := range n {
-				if err := s.add(fmt.Appendf(nil, `{"n":%d}`, i)); err != nil {
+				if err := s.add(fmt.Appendf(nil, `{"n":%d}`, i), i-1, i%3 == 0); err != nil {
 					t.Fatal(err)
 				}
 			}
 			i := 0
-			err := s.each(func(raw []byte) error {
-				if want := fmt.Sprintf(`{"n":%d}`, i); string(raw) != want {
-					return fmt.Errorf("item %d is %q", i, raw)
+			err := s.each(func(raw []byte, line int, valid bool) error {
+				if want := fmt.Sprintf(`{"n":%d}`, i); string(raw) != want || line != i-1 || valid != (i%3 == 0) {
+					return fmt.Errorf("item %d is %q of line %d, valid %t", i, raw, line, valid)
 				}
 				i++
 				return nil

@@ -4,9 +4,9 @@ import (
 	"bufio"
 	"cmp"
 	"container/heap"
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"hash/maphash"
 	"io"
 	"os"
 	"slices"
@@ -15,19 +15,19 @@ import (
 // An idSet finds ids that come twice among any number, in bounded memory:
 // sorted runs of hashes, spilled to a file and merged at the end.
 //
-// Ids are told apart by 128 bits of hash under two seeds drawn for each batch,
-// which nobody outside can know. Two different ids taken for one would need a
-// collision under both: among ten million ids that is a chance below 10^-24,
-// and its worst effect a batch refused.
+// Ids are told apart by 128 bits of SHA-256. Two different ids taken for one
+// would need a collision: among ten million ids that is a chance below 10^-24,
+// to find one on purpose takes 2^64 attempts, and its worst effect is a batch
+// refused.
 type idSet struct {
-	dir   string
-	seeds [2]maphash.Seed
-	run   []idEntry // being filled
-	file  *os.File  // full runs, sorted, one behind the other; nil: none yet
-	runs  int       // in file
+	dir  string
+	run  []idEntry // being filled
+	file *os.File  // full runs, sorted, one behind the other; nil: none yet
+	runs int       // in file
 }
 
-// An idEntry is the hash of an id and where it stands. line is -1 if unknown.
+// An idEntry is the hash of an id, the first half of which is that of
+// [batch.HashID], and where it stands. line is -1 if unknown.
 type idEntry struct {
 	hash        [2]uint64
 	index, line int64
@@ -41,7 +41,7 @@ const (
 )
 
 func newIDSet(dir string) *idSet {
-	return &idSet{dir: dir, seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}}
+	return &idSet{dir: dir}
 }
 
 func (s *idSet) add(id []byte, index, line int) error {
@@ -50,8 +50,9 @@ func (s *idSet) add(id []byte, index, line int) error {
 			return err
 		}
 	}
+	sum := sha256.Sum256(id)
 	s.run = append(s.run, idEntry{
-		hash:  [2]uint64{maphash.Bytes(s.seeds[0], id), maphash.Bytes(s.seeds[1], id)},
+		hash:  [2]uint64{binary.BigEndian.Uint64(sum[:]), binary.BigEndian.Uint64(sum[8:])},
 		index: int64(index), line: int64(line),
 	})
 	return nil
@@ -82,9 +83,10 @@ func (s *idSet) spill() error {
 	return nil
 }
 
-// duplicates reports every entry whose id came before, with the first of that
-// id, in no order. It is called once, after the last add.
-func (s *idSet) duplicates(report func(first, again idEntry)) error {
+// each calls f with every entry, by hash, until it fails, and before that
+// report with those whose id came before and the first of that id. It is called
+// once, after the last add.
+func (s *idSet) each(report func(first, again idEntry), f func(idEntry) error) error {
 	slices.SortFunc(s.run, idEntry.compare)
 	m := merge{{memory: s.run}}
 	for i := range s.runs {
@@ -101,6 +103,9 @@ func (s *idSet) duplicates(report func(first, again idEntry)) error {
 			report(first, e)
 		} else {
 			first = e
+		}
+		if err := f(e); err != nil {
+			return err
 		}
 		if err := m.advance(); err != nil {
 			return err

@@ -27,10 +27,22 @@ func TestIDSet(t *testing.T) {
 				t.Errorf("a file has a name: %v", left)
 			}
 			var got []string
-			if err := s.duplicates(func(first, again idEntry) {
+			var last idEntry
+			seen := 0
+			if err := s.each(func(first, again idEntry) {
 				got = append(got, fmt.Sprint(first.index, first.line, again.index))
+			}, func(e idEntry) error {
+				if e.compare(last) < 0 {
+					t.Fatalf("%v comes behind %v", e, last)
+				}
+				last = e
+				seen++
+				return nil
 			}); err != nil {
 				t.Fatal(err)
+			}
+			if seen != n+3 {
+				t.Errorf("%d entries came, of %d", seen, n+3)
 			}
 			slices.Sort(got)
 			want := []string{fmt.Sprint(0, 1, n), fmt.Sprint(0, 1, n), fmt.Sprint(n-1, n, 2*n-1)}

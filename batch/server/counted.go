@@ -32,6 +32,12 @@ func (s *server) gauges(m *metrics.Metrics) {
 	}
 	m.Gauge("items_in_flight", "Items being worked on.", sum(func(g engine.Gauge) int { return g.InFlight }))
 	m.Gauge("messages_in_flight", "Messages being sent.", func() float64 { return float64(s.engine.Sending()) })
+	m.Gauge("messages_waiting", "Messages that wait for their next attempt, parked ones included.", func() float64 {
+		return float64(s.store.Backlog().Waiting)
+	})
+	m.Gauge("callback_hosts_open", "Receivers' hosts, for each tenant, whose breakers are open.", func() float64 {
+		return float64(s.store.Backlog().HostsOpen)
+	})
 	m.Gauge("blocks_held", "Blocks of items in memory.", sum(func(g engine.Gauge) int { return g.Blocks }))
 	m.Gauge("store_disk_free_bytes", "Bytes free on the store's disk.", func() float64 {
 		free, _, _ := s.disk.glance()

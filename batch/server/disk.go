@@ -98,6 +98,10 @@ func (c cautious) explain(b *batch.Batch) {
 	}
 }
 
+func (c cautious) StagePart(ctx context.Context, tenant batch.TenantID, id batch.ID, number int) batch.PartStage {
+	return cautiousPart{c.Store.StagePart(ctx, tenant, id, number), c.disk}
+}
+
 type cautiousStage struct {
 	batch.Stage
 	disk *disk
@@ -108,4 +112,16 @@ func (s cautiousStage) Append(ctx context.Context, b batch.Block) error {
 		return err
 	}
 	return s.Stage.Append(ctx, b)
+}
+
+type cautiousPart struct {
+	batch.PartStage
+	disk *disk
+}
+
+func (s cautiousPart) Append(ctx context.Context, b batch.Block) error {
+	if err := s.disk.accepting(); err != nil {
+		return err
+	}
+	return s.PartStage.Append(ctx, b)
 }

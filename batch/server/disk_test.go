@@ -51,7 +51,7 @@ func TestAStoreOnAFullDisk(t *testing.T) {
 	if err := g.Append(t.Context(), item); err != nil {
 		t.Fatal(err)
 	}
-	b, err := g.Create(t.Context(), batch.Spec{Created: time.Now(), Options: batch.Options{Processor: "p"}})
+	b, err := g.Create(t.Context(), batch.Spec{Created: time.Now(), Options: batch.Options{Processor: "p"}}, batch.Once{})
 	if err != nil {
 		t.Fatal(err)
 	}

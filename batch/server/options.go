@@ -53,6 +53,7 @@ type Limits struct {
 	ItemBytes int   // of one item; default 1 MiB, at most 1 MiB
 	Output    int   // of one output; default 1 MiB, at most 1 MiB
 	Body      int64 // of a body; default 16 GiB
+	Part      int64 // of one part of an open batch; default 64 MiB
 	Ratio     int   // decoded to sent bytes beyond 10 MiB; default 100
 	MinFree   int64 // bytes free on the store's disk below which new work is refused; default max(1 GiB, 5 %)
 	MinWork   int64 // bytes free below which no item is started either; default 256 MiB

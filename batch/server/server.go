@@ -147,7 +147,7 @@ func (s *server) handler(keys *access.Keys, policy *guard.Policy, m *metrics.Met
 		CheckCallback: func(raw string) error { _, err := policy.CheckURL(raw); return err }, CheckHeaders: callback.CheckHeaders,
 		Test: s.engine.Test, Links: s.links, Stopping: s.stopping,
 		Limits: intake.Options{
-			Items: o.Limits.Items, ItemBytes: o.Limits.ItemBytes, Body: o.Limits.Body, Ratio: o.Limits.Ratio,
+			Items: o.Limits.Items, ItemBytes: o.Limits.ItemBytes, Body: o.Limits.Body, PartBytes: o.Limits.Part, Ratio: o.Limits.Ratio,
 			Dir: filepath.Dir(o.Store),
 		},
 		PageBytes: o.Callbacks.PageBytes, PageItems: o.Callbacks.PageItems, BaseURL: s.publicURL(),

@@ -33,6 +33,7 @@ type limits struct {
 	ItemBytes size `koanf:"item_bytes"`
 	Output    size `koanf:"output_bytes"`
 	Body      size `koanf:"body_bytes"`
+	Part      size `koanf:"part_bytes"`
 	Ratio     int  `koanf:"ratio"`
 	MinFree   size `koanf:"min_free"`
 	MinWork   size `koanf:"min_work"`
@@ -64,7 +65,7 @@ func (c config) options() server.Options {
 		DefaultProcessor: c.DefaultProcessor,
 		Limits: server.Limits{
 			Items: c.Limits.Items, ItemBytes: int(c.Limits.ItemBytes), Output: int(c.Limits.Output),
-			Body: int64(c.Limits.Body), Ratio: c.Limits.Ratio, MinFree: int64(c.Limits.MinFree), MinWork: int64(c.Limits.MinWork),
+			Body: int64(c.Limits.Body), Part: int64(c.Limits.Part), Ratio: c.Limits.Ratio, MinFree: int64(c.Limits.MinFree), MinWork: int64(c.Limits.MinWork),
 		},
 		Callbacks: server.Callbacks{
 			Schedule: convert(c.Callbacks.Schedule, func(w wait) time.Duration { return time.Duration(w) }),

@@ -68,7 +68,7 @@ public_url: https://batches.example
 default_processor: price
 processors:
   price: {jq: '{total: (.qty * .price)}'}
-limits: {items: 1000, item_bytes: 64KiB, output_bytes: 65536, body_bytes: 1GiB, ratio: 50, min_free: 10MB, min_work: 5MiB}
+limits: {items: 1000, item_bytes: 64KiB, output_bytes: 65536, body_bytes: 1GiB, part_bytes: 8MiB, ratio: 50, min_free: 10MB, min_work: 5MiB}
 callbacks:
   schedule: [0s, 5s, 5m]
   window: 24h
@@ -91,7 +91,7 @@ log: {level: debug, format: text}
 			Listen: "127.0.0.1:9000", Store: "data/batches.db", PublicURL: "https://batches.example",
 			DefaultProcessor: "price", AdminKeyFile: "key.txt", Drain: 3 * time.Second,
 			Limits: server.Limits{
-				Items: 1000, ItemBytes: 64 << 10, Output: 64 << 10, Body: 1 << 30, Ratio: 50, MinFree: 10_000_000, MinWork: 5 << 20,
+				Items: 1000, ItemBytes: 64 << 10, Output: 64 << 10, Body: 1 << 30, Part: 8 << 20, Ratio: 50, MinFree: 10_000_000, MinWork: 5 << 20,
 			},
 			Callbacks: server.Callbacks{
 				Schedule: []time.Duration{0, 5 * time.Second, 5 * time.Minute},

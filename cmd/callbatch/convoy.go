@@ -101,7 +101,7 @@ func (v *convoy) open(ctx context.Context) (b client.Batch, err error) {
 		return b, nil
 	}
 	key := cmp.Or(v.key, rand.Text())
-	if b, err = persist(ctx, v.w, func() (client.Batch, error) { return v.c.Open(ctx, v.options, key) }); err != nil {
+	if b, err = persist(ctx, v.w, func() (client.Batch, error) { return v.c.OpenBatch(ctx, v.options, key) }); err != nil {
 		return b, err
 	}
 	v.mark.Batch = b.ID
@@ -125,7 +125,7 @@ func (v *convoy) send(ctx context.Context) (b client.Batch, err error) {
 	}
 	v.there = make(map[int]client.Part, len(parts))
 	for _, p := range parts {
-		v.there[p.Number] = p
+		v.there[p.Part] = p
 	}
 	if len(parts) > 0 {
 		if err := v.compare(); err != nil {
@@ -230,7 +230,7 @@ func (v *convoy) bring(ctx context.Context, p piece) error {
 // put sends a piece as a part.
 func (v *convoy) put(ctx context.Context, p piece) (client.Part, error) {
 	sent := &counted{Reader: io.NewSectionReader(v.in, p.offset, p.length), on: v.count}
-	part, err := v.c.PutPart(ctx, v.id, p.number, io.MultiReader(bytes.NewReader(v.header), sent), client.SubmitOptions{
+	part, err := v.c.PutPart(ctx, v.id, p.number, io.MultiReader(bytes.NewReader(v.header), sent), client.PartOptions{
 		ContentType: v.media.kind, Length: int64(len(v.header)) + p.length,
 	})
 	if err != nil {

@@ -9,10 +9,12 @@ import (
 // An entry is a batch as a transaction sees and changes it: read at most
 // once, written at most once, whatever the number of steps.
 type entry struct {
-	spec *batch.Spec // nil until wanted
-	p    batch.Progress
-	key  []byte
-	mark bool // is to be written
+	spec   *batch.Spec // nil until wanted
+	p      batch.Progress
+	key    []byte
+	mark   bool // is to be written
+	respec bool // the spec as well
+	gone   bool // the batch was removed
 }
 
 // batch returns the entry of a batch, or errNoBatch.
@@ -77,7 +79,16 @@ func (t *txn) change(e *entry) {
 func (t *txn) flush() error {
 	b := bucketProgress.in(t.Tx)
 	for _, e := range t.dirty {
+		if e.gone {
+			continue
+		}
 		if err := b.Put(e.key, record.EncodeProgress(e.key, e.p)); err != nil {
+			return err
+		}
+		if !e.respec {
+			continue
+		}
+		if err := bucketBatches.in(t.Tx).Put(e.key, record.EncodeSpec(e.key, *e.spec)); err != nil {
 			return err
 		}
 	}

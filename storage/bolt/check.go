@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -56,7 +57,7 @@ func compare(b batch.Batch, got sums) error {
 		return bad("results", done, got.done)
 	case got.digest != b.Digest:
 		return bad("digest", b.Digest, got.digest)
-	case !b.Status.Terminal() && got.open != b.Open:
+	case !b.Status.Terminal() && b.Status != batch.Open && got.open != b.Open:
 		return bad("open blocks", b.Open, got.open)
 	case b.Counts().Pending < 0 || b.Done.Sum() > b.Items:
 		return bad("items", b.Items, b.Done.Sum())
@@ -87,7 +88,10 @@ func (a *audit) open(b batch.Batch, got *sums) error {
 	c := bucketOpen.in(a.tx).Cursor()
 	for k, _ := c.Seek(b.ID[:]); bytes.HasPrefix(k, b.ID[:]) && a.left > 0; k, _ = c.Next() {
 		a.left--
-		got.open++
+		bk, _ := splitOpenKey(b.Tenant, k)
+		if _, ours := b.Parts.At(bk.Part); ours {
+			got.open++
+		}
 	}
 	return nil
 }
@@ -152,9 +156,16 @@ func (c *checker) batches() {
 		if (active.Get(k) != nil) == b.Status.Terminal() {
 			c.bad("%s is %s, and its place among the active batches says otherwise", b.ID, b.Status)
 		}
+		if (bucketUploads.in(c.tx).Get(k) != nil) != (b.Status == batch.Open) {
+			c.bad("%s is %s, and its place among the open batches says otherwise", b.ID, b.Status)
+		}
+		c.parts(&b)
 		a := audit{tx: c.tx, left: 1 << 62}
 		c.report(a.batch(b))
-		c.blocks(b)
+		if b.Status != batch.Open {
+			c.blocks(b)
+		}
+		c.index(b)
 		c.ledger(b)
 		return nil
 	})
@@ -171,8 +182,8 @@ func (c *checker) batches() {
 func (c *checker) blocks(b batch.Batch) {
 	next := 0
 	for n := range b.Blocks {
-		k := batch.BlockKey{Tenant: b.Tenant, Batch: b.ID, Number: uint32(n)}
-		bl, err := readBlock(c.tx, blockKey(k))
+		k := b.BlockAt(n)
+		bl, err := readBlock(c.tx, &b.Spec, k)
 		if err != nil {
 			c.report(err)
 			return
@@ -216,6 +227,102 @@ func (c *checker) block(b batch.Batch, k batch.BlockKey, bl batch.Block) {
 	}
 }
 
+// parts checks that what a batch says of its parts is what they say. While it
+// is open they may have gaps, and are looked at as if they had none.
+func (c *checker) parts(b *batch.Batch) {
+	parts, err := readParts(c.tx, b.ID)
+	if err != nil {
+		c.report(err)
+		return
+	}
+	if b.Status != batch.Open && len(parts) == 0 && len(b.Parts) == 0 {
+		return
+	}
+	var sum batch.Part
+	for i, p := range parts {
+		sum.Items, sum.Blocks, sum.Size = sum.Items+p.Items, sum.Blocks+p.Blocks, sum.Size+p.Size
+		if b.Status != batch.Open && i >= len(b.Parts) || b.Status != batch.Open && b.Parts[i].Key != p.Key {
+			c.bad("%s: part %d is not where its layout says", b.ID, p.Number)
+		}
+		if b.Status == batch.Open {
+			c.part(*b, p)
+		}
+	}
+	if sum.Items != b.Items || sum.Blocks != b.Blocks || sum.Size != b.Bytes || b.Status != batch.Open && len(parts) != len(b.Parts) {
+		c.bad("%s: its %d parts have %d items in %d blocks and %d bytes, its record says %d, %d and %d",
+			b.ID, len(parts), sum.Items, sum.Blocks, sum.Size, b.Items, b.Blocks, b.Bytes)
+	}
+}
+
+// part checks the blocks of a part of an open batch.
+func (c *checker) part(b batch.Batch, p batch.Part) {
+	next := 0
+	for n := range p.Blocks {
+		k := batch.BlockKey{Tenant: b.Tenant, Batch: b.ID, Part: p.Key, Number: uint32(n)}
+		bl, err := readBlock(c.tx, &batch.Spec{}, k)
+		if err != nil {
+			c.report(err)
+			return
+		}
+		if bl.First != next {
+			c.bad("%s: block %d of part %d begins at item %d, not %d", b.ID, n, p.Number, bl.First, next)
+		}
+		next = bl.First + len(bl.Items)
+		if bucketOpen.in(c.tx).Get(openKey(k, time.Time{})) == nil {
+			c.bad("%s: block %d of part %d is not among the open ones", b.ID, n, p.Number)
+		}
+	}
+	if next != p.Items {
+		c.bad("%s: part %d has %d items in its blocks, not %d", b.ID, p.Number, next, p.Items)
+	}
+}
+
+// index checks that the index of a batch's ids has an entry for each item, in
+// order.
+func (c *checker) index(b batch.Batch) {
+	if b.Options.IDField == "" {
+		return
+	}
+	n := 0
+	var last []byte
+	var hash uint64
+	cur := bucketIndex.in(c.tx).Cursor()
+	for k, v := cur.Seek(b.ID[:]); bytes.HasPrefix(k, b.ID[:]); k, v = cur.Next() {
+		if part := be.Uint32(k[16:]); !c.holds(b, part) {
+			continue
+		}
+		if len(last) == 0 || !bytes.Equal(last[:20], k[:20]) {
+			hash = 0
+		}
+		last = k
+		p, err := record.Open(record.KindIndex, k, v)
+		if err == nil {
+			err = record.EachEntry(p, func(e batch.IndexEntry) bool {
+				if e.Hash < hash {
+					c.bad("%s: the index of its ids is out of order", b.ID)
+				}
+				n, hash = n+1, e.Hash
+				return true
+			})
+		}
+		c.report(err)
+	}
+	if n != b.Items {
+		c.bad("%s has %d items, and the index of their ids has %d", b.ID, b.Items, n)
+	}
+}
+
+// holds reports whether a key is that of one of the batch's parts.
+func (c *checker) holds(b batch.Batch, key uint32) bool {
+	if b.Status != batch.Open {
+		_, ours := b.Parts.At(key)
+		return ours
+	}
+	p, err := readPart(c.tx, b.ID, batch.PartNumber(key))
+	c.report(err)
+	return p != nil && p.Key == key
+}
+
 // orphans finds blocks, segments and states that no batch owns.
 func (c *checker) orphans() {
 	owned := map[batch.ID]bool{}
@@ -226,7 +333,7 @@ func (c *checker) orphans() {
 			return nil
 		})
 	}
-	for _, name := range []table{bucketBlocks, bucketStates, bucketSegments, bucketOpen, bucketByBatch} {
+	for _, name := range []table{bucketBlocks, bucketStates, bucketSegments, bucketOpen, bucketByBatch, bucketParts, bucketIndex} {
 		c.each(name, func(k, _ []byte) error {
 			if id := batch.ID(k[:16]); !owned[id] {
 				return batch.Errorf(batch.Damaged, "a record in %s belongs to %s, which does not exist", name, id)
@@ -318,6 +425,26 @@ func (c *checker) messages() {
 	c.sealed(bucketAttempts, record.KindAttempt)
 	c.sealed(bucketHosts, record.KindHealth)
 	c.sealed(bucketOrders, record.KindRedelivery)
+	c.sealed(bucketParts, record.KindPart)
+	c.sealed(bucketIndex, record.KindIndex)
+	c.bindings()
+}
+
+// bindings checks that each binding is there, and once among those to be
+// removed.
+func (c *checker) bindings() {
+	n := 0
+	c.each(bucketBound, func(k, _ []byte) error {
+		n++
+		b, err := readBinding(c.tx, k[8:])
+		if err == nil && (b == nil || !bytes.Equal(boundKey(b.Made, k[8:]), k)) {
+			c.bad("a binding of an Idempotency-Key is not what is to be removed at its time")
+		}
+		return err
+	})
+	if all := len(keysOf(bucketBindings.in(c.tx))); all != n {
+		c.bad("%d Idempotency-Keys are bound and %d are to be removed", all, n)
+	}
 }
 
 // sealed checks the checksums of a bucket's records.

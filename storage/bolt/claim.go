@@ -132,10 +132,16 @@ func (s *Store) recall(c batch.Claim) {
 // pickBlock leases the first due block of a batch that nobody holds. Without
 // one it returns when the next is due, or the zero time if there is none.
 func (s *Store) pickBlock(open *cursor, lv *live, owner string, now time.Time) (*lease, time.Time) {
-	for k, v := open.Seek(lv.id[:]); k != nil && bytes.HasPrefix(k, lv.id[:]); k, v = open.Next() {
+	k, v := open.Seek(lv.id[:])
+	for bytes.HasPrefix(k, lv.id[:]) {
 		bk, due := splitOpenKey(lv.tenant, k)
+		if _, ours := lv.parts.At(bk.Part); !ours { // an upload that was not kept, or a part that was dropped
+			k, v = open.Seek(openKey(batch.BlockKey{Batch: lv.id, Part: bk.Part + 1}, due))
+			continue
+		}
 		at := placeOf(bk)
 		if lv.leases[at] != nil || lv.damaged[at] {
+			k, v = open.Next()
 			continue
 		}
 		if due.After(now) {
@@ -166,7 +172,7 @@ func (p *pick) load(tx *bbolt.Tx) {
 		w.Spec = &spec
 	}
 	key := blockKey(l.Block)
-	b, err := readBlock(tx, key)
+	b, err := readBlock(tx, w.Spec, l.Block)
 	if p.err = err; err != nil {
 		return
 	}
@@ -237,21 +243,50 @@ var (
 )
 
 // readBlock returns a block that is the caller's own.
-func readBlock(tx *bbolt.Tx, key []byte) (batch.Block, error) {
-	p, err := record.Open(record.KindBlock, key, bucketBlocks.in(tx).Get(key))
+func readBlock(tx *bbolt.Tx, spec *batch.Spec, k batch.BlockKey) (batch.Block, error) {
+	p, err := openBlock(tx, k)
 	if err != nil {
 		return batch.Block{}, err
 	}
-	return record.DecodeBlock(slices.Clone(p))
+	return decodeBlock(slices.Clone(p), spec, k)
 }
 
 // peekBlock returns a block whose items are part of the mapped file.
-func peekBlock(tx *bbolt.Tx, key []byte) (batch.Block, error) {
-	p, err := record.Open(record.KindBlock, key, bucketBlocks.in(tx).Get(key))
+func peekBlock(tx *bbolt.Tx, spec *batch.Spec, k batch.BlockKey) (batch.Block, error) {
+	p, err := openBlock(tx, k)
 	if err != nil {
 		return batch.Block{}, err
 	}
-	return record.DecodeBlock(p)
+	return decodeBlock(p, spec, k)
+}
+
+// readSpan returns where a block begins in its batch and how many items it
+// has.
+func readSpan(tx *bbolt.Tx, spec *batch.Spec, k batch.BlockKey) (first, count int, err error) {
+	p, err := openBlock(tx, k)
+	if err != nil {
+		return 0, 0, err
+	}
+	first, count, err = record.BlockSpan(p)
+	return first + firstOf(spec, k), count, err
+}
+
+func openBlock(tx *bbolt.Tx, k batch.BlockKey) ([]byte, error) {
+	key := blockKey(k)
+	return record.Open(record.KindBlock, key, bucketBlocks.in(tx).Get(key))
+}
+
+// decodeBlock reads a block, which is kept with the indexes of its part.
+func decodeBlock(p []byte, spec *batch.Spec, k batch.BlockKey) (batch.Block, error) {
+	b, err := record.DecodeBlock(p)
+	b.First += firstOf(spec, k)
+	return b, err
+}
+
+// firstOf returns the index of the first item of a block's part.
+func firstOf(spec *batch.Spec, k batch.BlockKey) int {
+	at, _ := spec.Parts.At(k.Part)
+	return at.Item
 }
 
 // readState returns a block's state as it counts in a round. Without a record

@@ -37,6 +37,7 @@ type txn struct {
 	dues     map[batch.BlockKey]time.Time // of open blocks that moved
 	begun    demand                       // attempts that begin with this transaction
 	health   map[hostKey]batch.Health     // of hosts, where it changes
+	kept     map[batch.TenantID]int       // hosts more on the disk
 	posted   bool                         // a message was made
 	dirty    []*entry
 	afters   []func()
@@ -178,6 +179,7 @@ func (s *Store) try(group []*step, results []error) (again bool, err error) {
 	t := &txn{
 		Tx: tx, now: time.Now(), progress: map[queued]*entry{}, released: map[batch.BlockKey]struct{}{},
 		dues: map[batch.BlockKey]time.Time{}, begun: demand{}, health: map[hostKey]batch.Health{},
+		kept: map[batch.TenantID]int{},
 	}
 	wrote := false
 	for i, st := range group {

@@ -116,6 +116,7 @@ func (t *txn) wait(s *Store, m batch.Message) error {
 		return err
 	}
 	t.after(func() {
+		s.lanes.waiting++
 		if sp := s.lanes.spans[lane]; sp != nil && (sp.earliest.IsZero() || m.Lapses().Before(sp.earliest)) {
 			sp.earliest = m.Lapses()
 		}
@@ -251,12 +252,24 @@ func (t *txn) settle(s *Store, o batch.AttemptOutcome, attempt []byte) error {
 		return nil
 	}
 	if !o.Refund {
-		if err := bucketAttempts.in(t.Tx).Put(attemptKey(m.ID, m.Made), attempt); err != nil {
+		if err := t.putAttempt(m, attempt); err != nil {
 			return err
 		}
 	}
 	m.Close(o, t.now, s.terms)
 	return t.land(s, m)
+}
+
+// putAttempt keeps the record of a message's last attempt. Of one that its
+// owner has sent again and again the oldest attempts are given up.
+func (t *txn) putAttempt(m batch.Message, attempt []byte) error {
+	b := bucketAttempts.in(t.Tx)
+	if old := m.Made - batch.MostAttempts; old > 0 {
+		if err := b.Delete(attemptKey(m.ID, old)); err != nil {
+			return err
+		}
+	}
+	return b.Put(attemptKey(m.ID, m.Made), attempt)
 }
 
 // land brings a message whose attempt has ended to its next place.
@@ -323,7 +336,7 @@ func (t *txn) hasten(s *Store, tenant batch.TenantID, id batch.MessageID) error 
 	if last.State != batch.MessageWaiting || last.Made > 0 || !last.Due.After(t.now) {
 		return nil
 	}
-	if err := t.leave(last); err != nil {
+	if err := t.leave(s, last); err != nil {
 		return err
 	}
 	last.Due = t.now.UTC()
@@ -331,8 +344,14 @@ func (t *txn) hasten(s *Store, tenant batch.TenantID, id batch.MessageID) error 
 }
 
 // leave takes a waiting message out of its lane.
-func (t *txn) leave(m batch.Message) error {
-	return bucketOutbox.in(t.Tx).Delete(outboxKey(laneOf(m), m.Due, m.ID))
+func (t *txn) leave(s *Store, m batch.Message) error {
+	return t.unqueue(s, outboxKey(laneOf(m), m.Due, m.ID))
+}
+
+// unqueue takes the entry of a waiting message out of its lane.
+func (t *txn) unqueue(s *Store, key []byte) error {
+	t.after(func() { s.lanes.waiting-- })
+	return bucketOutbox.in(t.Tx).Delete(key)
 }
 
 // tell makes word of a batch's progress if it is time.
@@ -368,7 +387,7 @@ func (t *txn) replace(s *Store, e *entry) error {
 	if m.State != batch.MessageWaiting {
 		return nil
 	}
-	if err := t.leave(m); err != nil {
+	if err := t.leave(s, m); err != nil {
 		return err
 	}
 	m.End(batch.MessageCanceled, batch.ReasonReplaced, t.now)
@@ -389,7 +408,7 @@ func (t *txn) interrupt(s *Store, key []byte) error {
 	a := batch.Attempt{Started: m.Started, Error: &batch.AttemptError{
 		Category: batch.Interrupted, Detail: "the server stopped while the attempt was under way; whether it arrived is unknown",
 	}}
-	if err := bucketAttempts.in(t.Tx).Put(attemptKey(m.ID, m.Made), encodeAttempt(m, a)); err != nil {
+	if err := t.putAttempt(m, encodeAttempt(m, a)); err != nil {
 		return err
 	}
 	m.Interrupt(t.now, s.terms)

@@ -164,7 +164,7 @@ func (t *txn) closeSome(s *Store, b queued) (done bool, err error) {
 		if size > maxBytes {
 			return false, nil
 		}
-		rng, err := t.closeBlock(e, p)
+		rng, err := t.closeBlock(e, spec, p)
 		if s.damaged(err, "block of batch", b.id) { // what ran in it cannot be told
 			err = t.dropOpen(e, p)
 		}
@@ -186,7 +186,7 @@ func (t *txn) closeSome(s *Store, b queued) (done bool, err error) {
 	}
 	var only *batch.Range
 	if spec.Blocks == 1 {
-		k := batch.BlockKey{Tenant: b.tenant, Batch: b.id}
+		k := spec.BlockAt(0)
 		only = &batch.Range{Key: k}
 		only.Results, err = readSegments(t.Tx, k, 0, e.p.Round, whole)
 		if err != nil && !s.damaged(err, "block of batch", b.id) {
@@ -236,12 +236,12 @@ func (t *txn) dropOpen(e *entry, open []byte) error {
 
 // closeBlock takes a partly done block out of the open ones for good and
 // returns what ran in it.
-func (t *txn) closeBlock(e *entry, open []byte) (batch.Range, error) {
+func (t *txn) closeBlock(e *entry, spec *batch.Spec, open []byte) (batch.Range, error) {
 	tenant, _ := splitTenantKey(e.key)
 	k, _ := splitOpenKey(tenant, open)
 	key := blockKey(k)
-	rng := batch.Range{Key: k, Ordinal: int(k.Number)}
-	b, err := peekBlock(t.Tx, key)
+	rng := batch.Range{Key: k, Ordinal: spec.Ordinal(k)}
+	b, err := peekBlock(t.Tx, spec, k)
 	if err != nil {
 		return rng, err
 	}

@@ -41,7 +41,7 @@ func made(t *testing.T, s *Store, tenant batch.TenantID, items int) batch.Batch 
 		t.Fatal(err)
 	}
 	o := batch.Options{Processor: "p", CallbackURL: "https://shop.example/", CallbackPageItems: 1}.WithDefaults()
-	got, err := g.Create(t.Context(), batch.Spec{Created: time.Now(), Options: o})
+	got, err := g.Create(t.Context(), batch.Spec{Created: time.Now(), Options: o}, batch.Once{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +139,7 @@ func TestAFullDiskRefusesAndGoesOn(t *testing.T) {
 	if err := g.Append(t.Context(), batch.Block{Items: []batch.Item{{Raw: []byte("1")}}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := g.Create(t.Context(), batch.Spec{Created: time.Now()}); batch.CodeOf(err) != batch.Full {
+	if _, err := g.Create(t.Context(), batch.Spec{Created: time.Now()}, batch.Once{}); batch.CodeOf(err) != batch.Full {
 		t.Errorf("got %v", err)
 	}
 	if s.Err() != nil {

@@ -3,6 +3,7 @@ package bolt
 import (
 	"bytes"
 	"context"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -46,7 +47,7 @@ func (t *txn) heal(s *Store, k hostKey, tenant batch.TenantID, d batch.Delivery,
 	}
 	t.health[k] = now
 	if keep := kept(tenant, now); keep || kept(tenant, was) {
-		if err := t.putHealth(healthKey(tenant, d.Host), now, keep); err != nil {
+		if err := t.putHealth(s, healthKey(tenant, d.Host), now, keep); err != nil {
 			return err
 		}
 	}
@@ -63,44 +64,79 @@ func kept(tenant batch.TenantID, h batch.Health) bool {
 	return h.Notable() || h.Proven() && tenant != everybody
 }
 
-func (t *txn) putHealth(key []byte, h batch.Health, keep bool) error {
-	b := bucketHosts.in(t.Tx)
-	if !keep {
+func (t *txn) putHealth(s *Store, key []byte, h batch.Health, keep bool) error {
+	b, tenant := bucketHosts.in(t.Tx), batch.TenantID(key[:16])
+	had := b.Get(key) != nil
+	switch {
+	case !keep && !had:
+		return nil
+	case !keep:
+		t.keepHosts(s, tenant, -1)
 		return b.Delete(key)
-	}
-	if b.Get(key) == nil && crowded(b.Cursor(), key[:16]) {
+	case !had && t.crowded(s, tenant):
 		return nil // memory knows it, which is enough but for a restart
+	case !had:
+		t.keepHosts(s, tenant, 1)
 	}
 	return b.Put(key, record.EncodeHealth(key, h))
 }
 
-// crowded reports whether so many hosts are kept under a tenant that there
-// shall be no more.
-func crowded(c *cursor, tenant []byte) bool {
-	most := hostsPerTenant
-	if bytes.Equal(tenant, everybody[:]) {
-		most *= 10
-	}
-	n := 0
-	for k, _ := c.Seek(tenant); n < most && bytes.HasPrefix(k, tenant); k, _ = c.Next() {
-		n++
-	}
-	return n == most
+// keepHosts counts hosts that are kept, or no longer, with this transaction.
+func (t *txn) keepHosts(s *Store, tenant batch.TenantID, n int) {
+	t.kept[tenant] += n
+	t.after(func() { s.lanes.kept[tenant] += n })
 }
 
-// readHosts makes known how hosts stood when the store was last open.
-func (s *Store) readHosts(tx *bbolt.Tx) error {
-	return bucketHosts.in(tx).ForEach(func(k, v []byte) error {
+// crowded reports whether so many hosts are kept under a tenant that there
+// shall be no more.
+func (t *txn) crowded(s *Store, tenant batch.TenantID) bool {
+	most := hostsPerTenant
+	if tenant == everybody {
+		most *= 10
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lanes.kept[tenant]+t.kept[tenant] >= most
+}
+
+// readHosts makes known how hosts stood when the store was last open, and
+// returns the keys of those that are to be forgotten.
+func (s *Store) readHosts(tx *bbolt.Tx) (stale [][]byte, err error) {
+	now := time.Now()
+	err = bucketHosts.in(tx).ForEach(func(k, v []byte) error {
+		tenant := batch.TenantID(k[:16])
+		s.lanes.kept[tenant]++
 		h, err := openHealth(k, v)
-		if s.damaged(err, "host", string(k[16:])) {
-			return nil
+		switch {
+		case s.damaged(err, "host", string(k[16:])):
+		case err != nil:
+			return err
+		case h.Stale(now):
+			stale = append(stale, bytes.Clone(k))
+		default:
+			s.lanes.heal(hostOf(tenant, h.Host), h)
 		}
+		return nil
+	})
+	return stale, err
+}
+
+// forgetHosts takes hosts off the disk that nothing was sent to for long.
+func (s *Store) forgetHosts(stale [][]byte) error {
+	for keys := range slices.Chunk(stale, resumeChunk) {
+		err := s.do(s.small, 0, func(t *txn) error {
+			for _, k := range keys {
+				if err := t.putHealth(s, k, batch.Health{}, false); err != nil {
+					return errBroken{err}
+				}
+			}
+			return nil
+		})
 		if err != nil {
 			return err
 		}
-		s.lanes.heal(hostOf(batch.TenantID(k[:16]), h.Host), h)
-		return nil
-	})
+	}
+	return nil
 }
 
 func openHealth(k, v []byte) (batch.Health, error) {

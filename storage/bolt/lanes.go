@@ -87,10 +87,13 @@ type lanes struct {
 	hosts map[hostKey]*host
 	sweep int // with how many hosts it is worth to look for some to forget
 	spans map[laneKey]*span
+
+	waiting int                    // messages in all lanes
+	kept    map[batch.TenantID]int // hosts whose health is on the disk
 }
 
 func newLanes() *lanes {
-	l := &lanes{short: newRota[laneKey](), hosts: map[hostKey]*host{}, spans: map[laneKey]*span{}}
+	l := &lanes{short: newRota[laneKey](), hosts: map[hostKey]*host{}, spans: map[laneKey]*span{}, kept: map[batch.TenantID]int{}}
 	for i := range l.turns {
 		l.turns[i] = newRota[laneKey]()
 	}
@@ -156,6 +159,16 @@ func (l *lanes) health(k hostKey) batch.Health {
 		return h.Health
 	}
 	return batch.Health{}
+}
+
+// open counts the hosts of tenants whose breakers are open.
+func (l *lanes) open() (n int) {
+	for k, h := range l.hosts {
+		if h.Open() && [16]byte(k[:16]) != everybody {
+			n++
+		}
+	}
+	return n
 }
 
 // A demand is what attempts to begin already take that the lanes know nothing

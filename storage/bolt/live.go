@@ -16,6 +16,7 @@ type live struct {
 	round     int
 	processor string
 	spec      *batch.Spec // nil until wanted
+	parts     batch.Layout
 	leases    map[place]*lease
 	damaged   map[place]bool // blocks that cannot be read: left alone
 	started   time.Time      // of the first claim of this process
@@ -42,7 +43,7 @@ const specsKept = 4096
 // adopt makes a batch known that does not end with this start.
 func (s *Store) adopt(spec *batch.Spec, p batch.Progress) *live {
 	lv := &live{
-		tenant: spec.Tenant, id: spec.ID, gate: p.Gate(spec.Options), round: p.Round, processor: spec.Options.Processor,
+		tenant: spec.Tenant, id: spec.ID, gate: p.Gate(spec.Options), round: p.Round, processor: spec.Options.Processor, parts: spec.Parts,
 		leases: map[place]*lease{},
 	}
 	if len(s.live) < specsKept {

@@ -207,7 +207,7 @@ func pulled(t *testing.T, s *Store, items int) {
 		t.Fatal(err)
 	}
 	o := batch.Options{Processor: "p", CallbackMode: batch.ModePull, CallbackPageItems: 1}.WithDefaults()
-	if _, err := g.Create(t.Context(), batch.Spec{Created: time.Now(), Options: o}); err != nil {
+	if _, err := g.Create(t.Context(), batch.Spec{Created: time.Now(), Options: o}, batch.Once{}); err != nil {
 		t.Fatal(err)
 	}
 	recorded(t, s, done(claimed(t, s, 1)[0], []byte("1")))
@@ -236,14 +236,14 @@ func TestATenantHasSoManyRedeliveriesUnderWay(t *testing.T) {
 	for n := range byte(mostOrders) {
 		order(t, s, n, batch.Redelivery{State: batch.MessageBlocked, Made: time.Now()})
 	}
-	_, err := s.RedeliverAll(t.Context(), batch.Redelivery{State: batch.MessageExhausted})
+	_, err := s.RedeliverAll(t.Context(), batch.Redelivery{State: batch.MessageExhausted}, batch.Once{})
 	var refusal *batch.Error
 	if !errors.As(err, &refusal) || refusal.Code != batch.Conflict || refusal.Word() != "too_many_redeliveries" {
 		t.Errorf("got %v", err)
 	}
 	hint(s.ordersReady)
 	waitFor(t, func() bool { return orders(t, s) == 0 })
-	if n, err := s.RedeliverAll(t.Context(), batch.Redelivery{State: batch.MessageExhausted}); n != 1 || err != nil {
+	if n, err := s.RedeliverAll(t.Context(), batch.Redelivery{State: batch.MessageExhausted}, batch.Once{}); n != 1 || err != nil {
 		t.Errorf("%d are wanted, %v", n, err)
 	}
 	waitFor(t, func() bool { return orders(t, s) == 0 })
@@ -295,7 +295,7 @@ func TestAnOrderPassesByWhatCannotBeSent(t *testing.T) {
 	damage(t, s, bucketMessages, tenantKey(batch.TenantID{}, ms[0].ID))
 	damage(t, s, bucketProgress, tenantKey(batch.TenantID{}, ms[1].Batch))
 	damage(t, s, bucketBatches, tenantKey(batch.TenantID{}, ms[2].Batch))
-	if n, err := s.RedeliverAll(t.Context(), batch.Redelivery{State: batch.MessageExhausted}); n != 3 || err != nil {
+	if n, err := s.RedeliverAll(t.Context(), batch.Redelivery{State: batch.MessageExhausted}, batch.Once{}); n != 3 || err != nil {
 		t.Errorf("%d are wanted, %v", n, err)
 	}
 	waitFor(t, func() bool { return orders(t, s) == 0 })
@@ -317,7 +317,7 @@ func TestAnOrderThatTheDiskRefusedGoesOn(t *testing.T) {
 		return tx.Commit()
 	}
 	s.writing.Unlock()
-	if n, err := s.RedeliverAll(t.Context(), batch.Redelivery{State: batch.MessageExhausted}); n != 1 || err != nil {
+	if n, err := s.RedeliverAll(t.Context(), batch.Redelivery{State: batch.MessageExhausted}, batch.Once{}); n != 1 || err != nil {
 		t.Fatalf("%d are wanted, %v", n, err)
 	}
 	if d := sent(t, s); d.ID != m.ID {

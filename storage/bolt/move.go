@@ -41,7 +41,7 @@ func (t *txn) move(s *Store, key []byte) error {
 		return err
 	}
 	for _, m := range found {
-		if err := t.leave(m); err != nil {
+		if err := t.leave(s, m); err != nil {
 			return errBroken{err}
 		}
 		m.Host = host

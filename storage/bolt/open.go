@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -33,6 +34,7 @@ func open(path string, o Options) (*Store, error) {
 	go s.commitLoop()
 	go s.endLoop()
 	go s.orderLoop()
+	go s.tidyLoop()
 	if err := s.resume(); err != nil {
 		s.Close()
 		return nil, err
@@ -172,21 +174,28 @@ func (s *Store) readActive(tx *bbolt.Tx) error {
 		if err != nil {
 			return err
 		}
+		if b.Status == batch.Open { // nothing of it is to be worked on
+			return nil
+		}
 		s.adopt(&b.Spec, b.Progress)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	if err := s.readHosts(tx); err != nil {
+	if s.stale, err = s.readHosts(tx); err != nil {
 		return err
 	}
 	s.lastMessage = lastMessage(tx)
+	var last laneKey
 	c := bucketOutbox.in(tx).Cursor()
-	for k, _ := c.First(); k != nil; {
+	for k, _ := c.First(); k != nil; k, _ = c.Next() {
+		if s.lanes.waiting++; s.lanes.waiting > 1 && bytes.HasPrefix(k, last[:]) {
+			continue
+		}
 		lane, due, _ := splitOutboxKey(k)
 		s.lanes.sleep(lane, due)
-		k, _ = c.Seek(append(lane[:], 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff)) // the next lane
+		last = lane
 	}
 	return nil
 }
@@ -195,7 +204,8 @@ func (s *Store) readActive(tx *bbolt.Tx) error {
 const resumeChunk = 500
 
 // resume settles what the last process left in the middle: attempts that were
-// under way, and uploads that never became a batch.
+// under way, uploads that never became a batch or a part, and what was being
+// removed.
 func (s *Store) resume() error {
 	var sending, staged [][]byte
 	err := s.db.View(func(tx *bbolt.Tx) error {
@@ -215,12 +225,14 @@ func (s *Store) resume() error {
 			return nil
 		})
 	}
+	if err == nil {
+		err, s.stale = s.forgetHosts(s.stale), nil
+	}
 	if err != nil {
 		return fmt.Errorf("resume: %w", err)
 	}
-	for _, k := range staged {
-		tenant, id := splitTenantKey(k)
-		s.sweep(tenant, id)
+	for _, row := range staged {
+		s.sweep(row)
 	}
 	return nil
 }

@@ -154,6 +154,9 @@ func (p *picking) visit(lane laneKey, most int) {
 			return
 		}
 	}
+	if p.health(lane.host()).Open() { // one goes: those whose time is spent do not wait for their turn to
+		p.lapsed(lane, p.now)
+	}
 	keys, next := dueIn(p.cur, lane, p.taken[lane], most, p.now)
 	if h := p.hosts[lane.host()]; len(keys) == 0 && lane.class() == first && h != nil {
 		p.release(h) // retries that left it their place
@@ -297,18 +300,18 @@ func (t *txn) claimMessage(s *Store, key []byte, perHost int) (d batch.Delivery,
 		if batch.CodeOf(err) != batch.NotFound && !s.damaged(err, "message", id) {
 			return d, false, err
 		}
-		return d, false, bucketOutbox.in(t.Tx).Delete(key)
+		return d, false, t.unqueue(s, key)
 	}
 	host := batch.CallbackHost(spec.Options.CallbackURL)
 	switch {
 	case m.Lapsed(t.now):
-		if err := bucketOutbox.in(t.Tx).Delete(key); err != nil {
+		if err := t.unqueue(s, key); err != nil {
 			return d, false, err
 		}
 		m.End(batch.MessageExhausted, batch.ReasonWindow, t.now)
 		return d, false, t.settled(s, m)
 	case host != "" && host != m.Host: // the URL is another by now
-		if err := bucketOutbox.in(t.Tx).Delete(key); err != nil {
+		if err := t.unqueue(s, key); err != nil {
 			return d, false, err
 		}
 		m.Host = host
@@ -316,7 +319,7 @@ func (t *txn) claimMessage(s *Store, key []byte, perHost int) (d batch.Delivery,
 	case !t.mayStart(s, lane, perHost):
 		return d, false, nil
 	}
-	if err := bucketOutbox.in(t.Tx).Delete(key); err != nil {
+	if err := t.unqueue(s, key); err != nil {
 		return d, false, err
 	}
 	d, err = t.startSending(s, m, spec)
@@ -347,6 +350,13 @@ func (s *Store) NextMessage(context.Context) (time.Time, bool, error) {
 	defer s.mu.Unlock()
 	at, ok := s.lanes.next(time.Now())
 	return at, ok, s.Err()
+}
+
+// Backlog returns how much is owed.
+func (s *Store) Backlog() batch.Backlog {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return batch.Backlog{Waiting: s.lanes.waiting, Sending: len(s.flights), HostsOpen: s.lanes.open()}
 }
 
 // MessagesChanged hints that ClaimMessages may find more.

@@ -83,7 +83,7 @@ func (w *worker) submit(ctx context.Context) error {
 		o.CallbackMode = []batch.Mode{batch.ModeResults, batch.ModeResults, batch.ModeSummary, batch.ModePull}[w.rnd.IntN(4)]
 		o.CallbackEvents = [][]string{nil, {batch.TypeProgress}}[w.rnd.IntN(2)]
 	}
-	b, err := stage.Create(ctx, batch.Spec{Options: o.WithDefaults(), Created: time.Now()})
+	b, err := stage.Create(ctx, batch.Spec{Options: o.WithDefaults(), Created: time.Now()}, batch.Once{})
 	if err != nil {
 		return fmt.Errorf("create: %w", err)
 	}
@@ -198,7 +198,7 @@ func (w *worker) redeliver(ctx context.Context) error {
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	if _, err := w.store.Redeliver(ctx, tenant, list[w.rnd.IntN(len(list))].ID); err != nil {
+	if _, err := w.store.Redeliver(ctx, tenant, list[w.rnd.IntN(len(list))].ID, batch.Once{}); err != nil {
 		return fmt.Errorf("redeliver: %w", err)
 	}
 	return nil

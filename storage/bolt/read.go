@@ -299,9 +299,15 @@ func (s *Store) Body(ctx context.Context, m batch.Message) (body []byte, err err
 
 // readRefs returns the results a message names, as readSegments does.
 func readRefs(tx *bbolt.Tx, m batch.Message) (results []batch.Result, err error) {
+	var spec batch.Spec
 	for _, ref := range m.Refs {
 		k := batch.BlockKey{Tenant: m.Tenant, Batch: m.Batch, Part: ref.Part, Number: ref.Number}
-		first, _, err := readSpan(tx, k)
+		if batch.PartNumber(k.Part) > 0 && len(spec.Parts) == 0 { // else the indexes of the part are those of the batch
+			if spec, err = readSpec(tx, m.Tenant, m.Batch); err != nil {
+				return nil, err
+			}
+		}
+		first, _, err := readSpan(tx, &spec, k)
 		if err != nil {
 			return nil, err
 		}

@@ -204,7 +204,7 @@ func (r *recording) finishBlock(e *entry, p prepared, hadState bool) error {
 	if err != nil {
 		return err
 	}
-	rng := batch.Range{Key: k, Ordinal: int(k.Number), Results: p.Results}
+	rng := batch.Range{Key: k, Ordinal: spec.Ordinal(k), Results: p.Results}
 	if len(p.Results) < p.held.count {
 		if rng.Results, err = readSegments(r.t.Tx, k, p.held.first, p.held.round, whole); err != nil {
 			return err

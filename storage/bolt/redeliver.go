@@ -13,7 +13,7 @@ import (
 )
 
 // Redeliver has one message sent once more.
-func (s *Store) Redeliver(ctx context.Context, tenant batch.TenantID, id batch.MessageID) (m batch.Message, err error) {
+func (s *Store) Redeliver(ctx context.Context, tenant batch.TenantID, id batch.MessageID, once batch.Once) (m batch.Message, err error) {
 	if err := s.ready(ctx); err != nil {
 		return m, err
 	}
@@ -21,8 +21,10 @@ func (s *Store) Redeliver(ctx context.Context, tenant batch.TenantID, id batch.M
 		if m, err = readMessage(t.Tx, tenantKey(tenant, id)); err != nil {
 			return err
 		}
-		m, err = t.redeliver(s, m, true)
-		return err
+		if m, err = t.redeliver(s, m, true); err != nil {
+			return err
+		}
+		return t.bind(tenant, once, m.Batch, 0)
 	})
 	return m, err
 }
@@ -46,7 +48,7 @@ func (t *txn) redeliver(s *Store, m batch.Message, manual bool) (batch.Message, 
 		return m, t.putMessage(m)
 	}
 	if from == batch.MessageWaiting {
-		err = t.leave(m)
+		err = t.leave(s, m)
 	} else {
 		err = t.reopen(m)
 	}
@@ -81,7 +83,7 @@ const (
 )
 
 // RedeliverAll keeps the order to send many messages once more.
-func (s *Store) RedeliverAll(ctx context.Context, o batch.Redelivery) (wanted int, err error) {
+func (s *Store) RedeliverAll(ctx context.Context, o batch.Redelivery, once batch.Once) (wanted int, err error) {
 	if err := s.ready(ctx); err != nil {
 		return 0, err
 	}
@@ -90,16 +92,22 @@ func (s *Store) RedeliverAll(ctx context.Context, o batch.Redelivery) (wanted in
 	}
 	o.Made = time.Now().UTC()
 	o.After = batch.FirstMessageID(o.Since)
-	if o.Wanted, err = s.countWanted(ctx, o); err != nil || o.Wanted == 0 {
+	if o.Wanted, err = s.countWanted(ctx, o); err != nil || o.Wanted == 0 && once.Key == "" {
 		return 0, err
 	}
 	key := tenantKey(o.Tenant, batch.NewMessageID(o.Made))
 	err = s.do(s.small, 0, func(t *txn) error {
 		b := bucketOrders.in(t.Tx)
+		if o.Wanted == 0 {
+			return t.bind(o.Tenant, once, batch.ID{}, 0)
+		}
 		if n := countPrefix(b.Cursor(), o.Tenant[:], mostOrders); n == mostOrders {
 			return batch.Refuse(batch.Conflict, "too_many_redeliveries", "%d redeliveries are under way: wait until one has ended", n)
 		}
-		return b.Put(key, record.EncodeRedelivery(key, o))
+		if err := b.Put(key, record.EncodeRedelivery(key, o)); err != nil {
+			return broken(err)
+		}
+		return t.bind(o.Tenant, once, batch.ID{}, o.Wanted)
 	})
 	if err != nil {
 		return 0, err

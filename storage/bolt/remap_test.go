@@ -31,7 +31,7 @@ func TestTheFileOutgrowsItsMap(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			if _, err := g.Create(ctx, batch.Spec{Created: time.Now()}); err != nil {
+			if _, err := g.Create(ctx, batch.Spec{Created: time.Now()}, batch.Once{}); err != nil {
 				t.Error(err)
 			}
 			ids <- id

@@ -10,7 +10,6 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/callbatch/callbatch/batch"
-	"github.com/callbatch/callbatch/storage/record"
 )
 
 const defaultPage = 1 << 20
@@ -48,7 +47,7 @@ type walk struct {
 func (w *walk) run() error {
 	b := w.page.Batch
 	w.page.Next = max(0, w.q.From)
-	if w.page.Next >= b.Items {
+	if w.page.Next >= b.Items || b.Status == batch.Open {
 		w.page.Last = true
 		return nil
 	}
@@ -57,7 +56,7 @@ func (w *walk) run() error {
 		return err
 	}
 	for ; n < b.Blocks; n++ {
-		more, err := w.block(batch.BlockKey{Tenant: b.Tenant, Batch: b.ID, Number: uint32(n)})
+		more, err := w.block(b.BlockAt(n))
 		if err != nil || !more {
 			return err
 		}
@@ -72,7 +71,7 @@ func (w *walk) run() error {
 // block adds the results of one block; more is false when the page is full or
 // nothing may follow.
 func (w *walk) block(k batch.BlockKey) (more bool, err error) {
-	first, count, err := readSpan(w.tx, k)
+	first, count, err := readSpan(w.tx, &w.page.Batch.Spec, k)
 	if err != nil {
 		return false, err
 	}
@@ -119,7 +118,7 @@ func (w *walk) results(k batch.BlockKey, first, count int) ([]batch.Result, erro
 	if len(rs) == count || !b.Status.Terminal() {
 		return rs, nil
 	}
-	return fillIn(w.tx, k, b.Progress, rs)
+	return fillIn(w.tx, &b, k, rs)
 }
 
 // current leaves out what an earlier round said of items that run again.
@@ -133,13 +132,12 @@ func current(rs []batch.Result, p batch.Progress) []batch.Result {
 }
 
 // fillIn adds the derived results of the items that have none of their own.
-func fillIn(tx *bbolt.Tx, k batch.BlockKey, p batch.Progress, rs []batch.Result) ([]batch.Result, error) {
-	key := blockKey(k)
-	b, err := peekBlock(tx, key)
+func fillIn(tx *bbolt.Tx, of *batch.Batch, k batch.BlockKey, rs []batch.Result) ([]batch.Result, error) {
+	b, err := peekBlock(tx, &of.Spec, k)
 	if err != nil {
 		return nil, err
 	}
-	st, err := readState(tx, key, p.Round, len(b.Items))
+	st, err := readState(tx, blockKey(k), of.Round, len(b.Items))
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +147,7 @@ func fillIn(tx *bbolt.Tx, k batch.BlockKey, p batch.Progress, rs []batch.Result)
 			all, rs = append(all, rs[0]), rs[1:]
 			continue
 		}
-		all = append(all, batch.EndedResult(b.First+i, it.ID, p, st.Items[i].Attempts))
+		all = append(all, batch.EndedResult(b.First+i, it.ID, of.Progress, st.Items[i].Attempts))
 	}
 	return all, nil
 }
@@ -158,23 +156,13 @@ func fillIn(tx *bbolt.Tx, k batch.BlockKey, p batch.Progress, rs []batch.Result)
 func findBlock(tx *bbolt.Tx, b batch.Batch, index int) (int, error) {
 	var failed error
 	n := sort.Search(b.Blocks, func(n int) bool {
-		first, _, err := readSpan(tx, batch.BlockKey{Tenant: b.Tenant, Batch: b.ID, Number: uint32(n)})
+		first, _, err := readSpan(tx, &b.Spec, b.BlockAt(n))
 		if err != nil {
 			failed = err
 		}
 		return first > index
 	})
 	return n - 1, failed
-}
-
-// readSpan returns where a block begins and how many items it has.
-func readSpan(tx *bbolt.Tx, k batch.BlockKey) (first, count int, err error) {
-	key := blockKey(k)
-	p, err := record.Open(record.KindBlock, key, bucketBlocks.in(tx).Get(key))
-	if err != nil {
-		return 0, 0, err
-	}
-	return record.BlockSpan(p)
 }
 
 // Item returns one item as it stands.
@@ -191,6 +179,9 @@ func readItem(tx *bbolt.Tx, tenant batch.TenantID, id batch.ID, index int) (v ba
 	if err != nil {
 		return v, err
 	}
+	if b.Status == batch.Open {
+		return v, batch.Refuse(batch.Conflict, "wrong_state", "the batch is open: its items are there to be read once it is sealed")
+	}
 	if index < 0 || index >= b.Items {
 		return v, batch.Errorf(batch.NotFound, "the batch has no item %d: its items are 0 to %d", index, b.Items-1)
 	}
@@ -198,13 +189,12 @@ func readItem(tx *bbolt.Tx, tenant batch.TenantID, id batch.ID, index int) (v ba
 	if err != nil {
 		return v, err
 	}
-	k := batch.BlockKey{Tenant: tenant, Batch: id, Number: uint32(n)}
-	key := blockKey(k)
-	bl, err := peekBlock(tx, key)
+	k := b.BlockAt(n)
+	bl, err := peekBlock(tx, &b.Spec, k)
 	if err != nil {
 		return v, err
 	}
-	st, err := readState(tx, key, b.Round, len(bl.Items))
+	st, err := readState(tx, blockKey(k), b.Round, len(bl.Items))
 	if err != nil {
 		return v, err
 	}

@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"time"
 
@@ -17,7 +18,7 @@ var (
 	bucketBatches  = table{name: "batches", fill: 0.9}   // tenant, batch → spec
 	bucketProgress = table{name: "progress", fill: 0.9}  // tenant, batch → progress
 	bucketActive   = table{name: "places", mark: 'a'}    // tenant, batch → nothing: the batches that have not ended
-	bucketStaging  = table{name: "places", mark: 'u'}    // tenant, batch → nothing: uploads that are under way
+	bucketStaging  = table{name: "places", mark: 'u'}    // tenant, batch[, part] → nothing: uploads that are under way, and what is being removed
 	bucketBlocks   = table{name: "blocks", fill: 1}      // batch, part, number → items
 	bucketStates   = table{name: "states"}               // batch, part, number → state of a block that is partly done
 	bucketSegments = table{name: "segments", fill: 0.95} // batch, part, number, round, n → results
@@ -33,12 +34,17 @@ var (
 	bucketOrders   = table{name: "orders"}               // tenant, order → redelivery that is being carried out
 	bucketKeys     = table{name: "keys"}                 // tenant, key → API key
 	bucketSecrets  = table{name: "secrets"}              // tenant → signing secrets
+	bucketUploads  = table{name: "places", mark: 'p'}    // tenant, batch → nothing: the batches that are open for parts
+	bucketParts    = table{name: "parts", fill: 0.9}     // batch, number → part
+	bucketIndex    = table{name: "index", fill: 0.9}     // batch, part, least hash → entries of the index of the items' ids
+	bucketBindings = table{name: "once", mark: 'k'}      // tenant, SHA-256 of an Idempotency-Key → binding
+	bucketBound    = table{name: "once", mark: 't'}      // when it was made, tenant, SHA-256 of an Idempotency-Key → nothing
 )
 
 // buckets are the names of all buckets there are.
 var buckets = []string{
 	"meta", "batches", "progress", "places", "blocks", "states", "segments", "messages", "bybatch", "attempts",
-	"hosts", "orders", "keys", "secrets",
+	"hosts", "orders", "keys", "secrets", "parts", "index", "once",
 }
 
 var (
@@ -85,6 +91,31 @@ func splitOpenKey(t batch.TenantID, k []byte) (bk batch.BlockKey, due time.Time)
 	copy(bk.Batch[:], k)
 	bk.Part, bk.Number = be.Uint32(k[24:]), be.Uint32(k[28:])
 	return bk, millisTime(be.Uint64(k[16:]))
+}
+
+// partRow is the key of an upload of a part among those under way. That of
+// the batch is its beginning.
+func partRow(t batch.TenantID, id batch.ID, key uint32) []byte {
+	return be.AppendUint32(tenantKey(t, id), key)
+}
+
+func partKey(id batch.ID, number int) []byte {
+	return be.AppendUint32(append(make([]byte, 0, 20), id[:]...), uint32(number))
+}
+
+func indexKey(id batch.ID, part uint32, least uint64) []byte {
+	b := append(make([]byte, 0, 28), id[:]...)
+	b = be.AppendUint32(b, part)
+	return be.AppendUint64(b, least)
+}
+
+func bindingKey(t batch.TenantID, key string) []byte {
+	sum := sha256.Sum256([]byte(key))
+	return append(append(make([]byte, 0, 48), t[:]...), sum[:]...)
+}
+
+func boundKey(made time.Time, binding []byte) []byte {
+	return append(be.AppendUint64(make([]byte, 0, 56), dueMillis(made)), binding...)
 }
 
 func messageKey(batchID batch.ID, m batch.MessageID) []byte {

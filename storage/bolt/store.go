@@ -79,6 +79,12 @@ type Store struct {
 	ends      []queued                 // batches whose end is to be seen to
 	deadlines *rota[batch.ID]          // of batches that have one to come
 
+	stale [][]byte // hosts found at the start that are to be forgotten
+
+	reserved map[string]struct{}     // Idempotency-Keys of requests that are being received
+	uploads  map[partUpload]struct{} // of parts
+
+	tidied      chan struct{} // closed when the tidying is done
 	endsReady   chan struct{}
 	ordersReady chan struct{}
 	ordersEnded chan struct{}
@@ -111,6 +117,7 @@ func newStore(db *bbolt.DB, o Options) *Store {
 		changed: make(chan struct{}, 1), messagesChanged: make(chan struct{}, 1),
 		live: map[batch.ID]*live{}, batches: map[string]*rota[batch.ID]{}, lanes: newLanes(),
 		flights: map[batch.MessageID]flight{}, hand: map[batch.MessageID][]byte{}, posted: make(chan struct{}), crowded: map[batch.ID]int{}, recent: map[batch.ID]*batch.Spec{}, deadlines: newRota[batch.ID](),
+		reserved: map[string]struct{}{}, uploads: map[partUpload]struct{}{}, tidied: make(chan struct{}),
 		endsReady: make(chan struct{}, 1), ordersReady: make(chan struct{}, 1), ordersEnded: make(chan struct{}), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
 }
@@ -137,6 +144,7 @@ func (s *Store) Close() error {
 	<-s.committed
 	<-s.ended
 	<-s.ordersEnded
+	<-s.tidied
 	if kept := s.before; kept != nil { // a commit failed
 		s.show(nil)
 		kept.leave()

@@ -24,6 +24,9 @@ const (
 	KindMeta
 	KindHealth
 	KindRedelivery
+	KindPart
+	KindIndex
+	KindBinding
 )
 
 const sumBytes = 4

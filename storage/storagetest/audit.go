@@ -11,11 +11,22 @@ import (
 // in every state, as a client sees them; then the store looks at itself.
 func (s *fixture) audit() {
 	s.t.Helper()
+	waiting, sending := 0, 0
 	for _, g := range s.made.all() {
 		b := s.batch(g)
 		rs := s.auditResults(g, b)
 		s.auditMessages(g, b, rs)
+		for _, m := range s.messagesOf(g) {
+			switch {
+			case m.State == batch.MessageSending:
+				sending++
+			case !m.State.Settled():
+				waiting++
+			}
+		}
 	}
+	owed := s.Backlog()
+	s.same("messages that wait and that are sent", []int{owed.Waiting, owed.Sending}, []int{waiting, sending})
 	if err := s.Check(s.ctx); err != nil {
 		s.t.Fatalf("check: %v", err)
 	}
@@ -123,8 +134,9 @@ func (s *fixture) auditBody(g *given, m batch.Message, rs []batch.Result) (in []
 	s.t.Helper()
 	var named []batch.Result
 	for _, ref := range m.Refs {
-		b := g.block(int(ref.Number))
-		if ref.From < b.First || ref.To > b.First+len(b.Items) || ref.Part != 0 {
+		k := batch.BlockKey{Part: ref.Part, Number: ref.Number}
+		b := g.block(g.Ordinal(k))
+		if _, ours := g.Parts.At(ref.Part); ref.From < b.First || ref.To > b.First+len(b.Items) || !ours {
 			s.t.Fatalf("a message names the results %d to %d of block %d, which is %d to %d",
 				ref.From, ref.To, ref.Number, b.First, b.First+len(b.Items))
 		}

@@ -1,7 +1,6 @@
 package storagetest
 
 import (
-	"errors"
 	"sync/atomic"
 	"time"
 
@@ -106,10 +105,7 @@ var canceling = cases{
 		g := s.create(called(2, 2))
 		s.complete()
 		_, err := s.Cancel(s.ctx, g.Tenant, g.ID)
-		s.refused(err, batch.Conflict)
-		var refusal *batch.Error
-		errors.As(err, &refusal)
-		s.same("reason", refusal.Word(), "wrong_state")
+		s.wrongState(err)
 		s.stands(g, batch.Completed, g.tally(0, 1))
 	}},
 	{"whoever holds a block of it is told to stop", func(s *fixture) {

@@ -20,24 +20,105 @@ func (m *model) create(rt *rapid.T) {
 	m.batches = append(m.batches, b)
 }
 
+func (m *model) openOne(rt *rapid.T) {
+	if len(m.open) == 3 {
+		rt.Skip("enough are open")
+	}
+	g := m.sample(rt)
+	g.PerPart = rapid.IntRange(1, 4).Draw(rt, "per part")
+	o := &modelOpen{given: g.given(), there: map[int]bool{}}
+	_, err := m.openBatch(o.given)
+	m.ok(err)
+	m.open = append(m.open, o)
+}
+
+// pickPart draws a part of an open batch, whether it is there or not.
+func (m *model) pickPart(rt *rapid.T) (o *modelOpen, part int) {
+	if len(m.open) == 0 {
+		rt.Skip("none is open")
+	}
+	o = m.open[rapid.IntRange(0, len(m.open)-1).Draw(rt, "open batch")]
+	return o, rapid.IntRange(0, len(o.parts)-1).Draw(rt, "part")
+}
+
+func (m *model) putOne(rt *rapid.T) {
+	o, n := m.pickPart(rt)
+	st, p, err := m.stagePart(o.given, n)
+	m.ok(err)
+	defer st.Discard()
+	other := rapid.IntRange(0, 3).Draw(rt, "other content") == 0
+	if other {
+		p.SHA256[7]++
+	}
+	switch _, err = st.Keep(m.ctx, p, plenty); {
+	case other && o.there[n]:
+		m.refused(err, batch.Conflict)
+	case other: // then it is taken out again
+		m.ok(err)
+		m.ok(m.DropPart(m.ctx, o.Tenant, o.ID, n))
+	default:
+		m.ok(err)
+		o.there[n] = true
+	}
+}
+
+// halfPart begins an upload that is never kept, and perhaps never discarded.
+func (m *model) halfPart(rt *rapid.T) {
+	o, n := m.pickPart(rt)
+	st, _, err := m.stagePart(o.given, n)
+	m.ok(err)
+	if rapid.Bool().Draw(rt, "discard") {
+		st.Discard()
+	}
+}
+
+func (m *model) dropOne(rt *rapid.T) {
+	o, n := m.pickPart(rt)
+	m.ok(m.DropPart(m.ctx, o.Tenant, o.ID, n))
+	delete(o.there, n)
+}
+
+func (m *model) sealOne(rt *rapid.T) {
+	o, _ := m.pickPart(rt)
+	b, err := m.seal(o.given)
+	if len(o.there) < len(o.parts) {
+		m.refused(err, batch.Conflict)
+		return
+	}
+	m.ok(err)
+	m.same("spec", b.Spec, o.Spec)
+	m.made.add(o.given)
+	m.open = slices.DeleteFunc(m.open, func(other *modelOpen) bool { return other == o })
+	m.batches = append(m.batches, &modelBatch{
+		given: o.given, status: batch.Queued, items: make([]modelItem, o.Items), messages: map[batch.MessageID]*modelMessage{},
+	})
+}
+
 func (m *model) sample(rt *rapid.T) sample {
-	return sample{
+	g := sample{
 		Tenant:   tenant(byte(rapid.IntRange(0, 1).Draw(rt, "tenant"))),
 		Items:    rapid.IntRange(1, 9).Draw(rt, "items"),
 		PerBlock: rapid.IntRange(1, 4).Draw(rt, "per block"),
+		PerPart:  rapid.SampledFrom([]int{0, 0, 1, 2, 5}).Draw(rt, "per part"),
 		Item:     strange,
 		Options: batch.Options{
 			Processor:         rapid.SampledFrom([]string{work, "play"}).Draw(rt, "processor"),
 			CallbackURL:       rapid.SampledFrom([]string{hook, hook, "http://b.example/", ""}).Draw(rt, "callback"),
 			CallbackMode:      rapid.SampledFrom([]batch.Mode{batch.ModeResults, batch.ModeResults, batch.ModeSummary, batch.ModePull}).Draw(rt, "mode"),
 			CallbackEvents:    rapid.SampledFrom([][]string{nil, {batch.TypeProgress}}).Draw(rt, "events"),
+			IDField:           rapid.SampledFrom([]string{"", "/id"}).Draw(rt, "id field"),
 			CallbackPageItems: rapid.IntRange(1, 4).Draw(rt, "page"),
 		},
 	}
+	if g.Options.IDField != "" {
+		g.Item = nil // each has an id
+	}
+	return g
 }
 
 func (m *model) discard(rt *rapid.T) {
 	g := m.sample(rt).given()
+	g.parts = nil
 	st, err := m.stage(g)
 	m.ok(err)
 	st.Discard()
@@ -54,7 +135,8 @@ func (m *model) claim(rt *rapid.T) {
 	}
 	ws := m.claimAs(c)
 	for _, w := range ws {
-		b, n := m.find(w.Lease.Block.Batch), int(w.Lease.Block.Number)
+		b := m.find(w.Lease.Block.Batch)
+		n := b.Ordinal(w.Lease.Block)
 		if why := m.claimable(c, b, n); why != "" {
 			m.t.Fatalf("block %d was claimed although %s", n, why)
 		}
@@ -129,7 +211,8 @@ func (m *model) report(rt *rapid.T, w batch.Work) (r batch.Report, sound bool) {
 			r.Again = append(r.Again, batch.Again{Index: it.Index, Attempts: made, Due: now().Add(time.Hour)})
 		}
 	}
-	items, recorded := b.span(int(w.Lease.Block.Number))
+	number := b.Ordinal(w.Lease.Block)
+	items, recorded := b.span(number)
 	if recorded+len(r.Results) == len(items) {
 		r.Release = true
 	}
@@ -138,7 +221,7 @@ func (m *model) report(rt *rapid.T, w batch.Work) (r batch.Report, sound bool) {
 	}
 	for i, it := range items {
 		if it.result != nil {
-			r.Results = append(r.Results, outcome(b.first[w.Lease.Block.Number]+i, "twice"))
+			r.Results = append(r.Results, outcome(b.first[number]+i, "twice"))
 			return r, false
 		}
 	}
@@ -295,7 +378,7 @@ func (m *model) redeliver(rt *rapid.T) {
 	}
 	id := all[rapid.IntRange(0, len(all)-1).Draw(rt, "message")]
 	m.sendAgain(m.find(id.Batch).messages[id.ID], true)
-	_, err := m.Redeliver(m.ctx, id.Tenant, id.ID)
+	_, err := m.Redeliver(m.ctx, id.Tenant, id.ID, batch.Once{})
 	m.ok(err)
 }
 

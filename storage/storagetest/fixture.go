@@ -2,6 +2,7 @@ package storagetest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/callbatch/callbatch/batch"
@@ -62,6 +63,7 @@ type given struct {
 	batch.Spec
 	items []batch.Item
 	first []int // index of each block's first item
+	parts []int // which block each part begins with; none: it is sent as a whole
 }
 
 func newFixture(t reporter, p Place) *fixture {
@@ -136,7 +138,7 @@ func (s *fixture) same(what string, got, want any) {
 }
 
 func diff(got, want any) string {
-	return cmp.Diff(want, got, cmpopts.EquateEmpty(), cmp.Comparer(func(a, b time.Time) bool {
+	return gocmp.Diff(want, got, cmpopts.EquateEmpty(), gocmp.Comparer(func(a, b time.Time) bool {
 		return a.Truncate(time.Millisecond).Equal(b.Truncate(time.Millisecond))
 	}))
 }
@@ -188,6 +190,7 @@ type sample struct {
 	ID       batch.ID // default: made now
 	Items    int      // default 1
 	PerBlock int      // default batch.BlockItems
+	PerPart  int      // items of a part; default: it is sent as a whole
 	Options  batch.Options
 	BaseURL  string
 	Item     func(index int) batch.Item // default: {"n":index} without an id
@@ -207,7 +210,13 @@ func (m sample) given() *given {
 		m.ID = batch.NewID(time.Now())
 	}
 	if m.Item == nil {
-		m.Item = func(i int) batch.Item { return batch.Item{Raw: fmt.Appendf(nil, `{"n":%d}`, i)} }
+		m.Item = func(i int) (it batch.Item) {
+			if m.Options.IDField != "" {
+				it.ID = fmt.Sprint("id ", i)
+			}
+			it.Raw = fmt.Appendf(nil, `{"n":%d}`, i)
+			return it
+		}
 	}
 	if m.PerBlock == 0 {
 		m.PerBlock = batch.BlockItems
@@ -220,7 +229,14 @@ func (m sample) given() *given {
 		it := m.Item(i)
 		g.items = append(g.items, it)
 		g.Bytes += int64(len(it.Raw))
-		if i%m.PerBlock == 0 {
+		within := i
+		if m.PerPart > 0 {
+			within = i % m.PerPart
+		}
+		if m.PerPart > 0 && within == 0 {
+			g.parts = append(g.parts, len(g.first))
+		}
+		if within%m.PerBlock == 0 {
 			g.first = append(g.first, i)
 		}
 	}
@@ -250,17 +266,42 @@ func (s *fixture) stage(g *given) (batch.Stage, error) {
 			return st, fmt.Errorf("append block %d: %w", n, err)
 		}
 	}
-	return st, nil
+	return st, s.index(st, g, g.items)
+}
+
+// index appends the index of the items of g, or of one of its parts, if their
+// ids are their own.
+func (s *fixture) index(to batch.Sink, g *given, items []batch.Item) error {
+	if g.Options.IDField == "" {
+		return nil
+	}
+	entries := make([]batch.IndexEntry, len(items))
+	for i, it := range items {
+		entries[i] = batch.IndexEntry{Hash: batch.HashID([]byte(it.ID)), Index: i, Line: i + 1}
+		if i%3 == 2 {
+			entries[i].Line = -1
+		}
+	}
+	slices.SortFunc(entries, func(a, b batch.IndexEntry) int { return cmp.Compare(a.Hash, b.Hash) })
+	for chunk := range slices.Chunk(entries, 100) {
+		if err := to.Index(s.ctx, chunk); err != nil {
+			return fmt.Errorf("append index: %w", err)
+		}
+	}
+	return nil
 }
 
 // accept makes g exist.
 func (s *fixture) accept(g *given) (batch.Batch, error) {
+	if len(g.parts) > 0 {
+		return s.acceptParts(g)
+	}
 	st, err := s.stage(g)
 	if err != nil {
 		return batch.Batch{}, err
 	}
 	defer st.Discard()
-	b, err := st.Create(s.ctx, batch.Spec{Options: g.Options, BaseURL: g.BaseURL, Created: g.Created})
+	b, err := st.Create(s.ctx, batch.Spec{Options: g.Options, BaseURL: g.BaseURL, Created: g.Created}, batch.Once{})
 	if err != nil {
 		return b, fmt.Errorf("create: %w", err)
 	}

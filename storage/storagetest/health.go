@@ -48,6 +48,18 @@ var healing = cases{
 		}
 		s.same("messages", s.messagesOf(g), before)
 	}},
+	{"how many are closed is told, also after a restart, until long after the last news", func(s *fixture) {
+		g := s.create(mine(6))
+		s.complete()
+		s.breaks(g, batch.HostUnreachable)
+		s.same("closed", s.Backlog().HostsOpen, 1)
+		s.restart()
+		s.same("closed", s.Backlog().HostsOpen, 1)
+		s.pass(time.Now().Add(31 * 24 * time.Hour))
+		s.restart()
+		s.same("closed", s.Backlog().HostsOpen, 0)
+		s.same("hosts", len(s.hosts(g.Tenant)), 0)
+	}},
 	{"a host that cannot be reached is so for every tenant", func(s *fixture) {
 		g, foreign := s.create(mine(6)), s.create(called(1, 1))
 		other := mine(1)
@@ -188,7 +200,7 @@ var healing = cases{
 		h := s.host(g)
 		ms := s.resultsOf(g)
 		for i, as := range []batch.HostState{batch.HostDown, batch.HostUp, batch.HostUnreachable} {
-			m, err := s.Redeliver(s.ctx, g.Tenant, ms[i].ID)
+			m, err := s.Redeliver(s.ctx, g.Tenant, ms[i].ID, batch.Once{})
 			s.ok(err)
 			s.same("state", m.State, batch.MessageWaiting)
 			d := s.takeOne()
@@ -205,7 +217,7 @@ var healing = cases{
 		s.complete()
 		s.breaks(g, batch.HostDown)
 		m := s.resultsOf(g)[0]
-		_, err := s.Redeliver(s.ctx, g.Tenant, m.ID)
+		_, err := s.Redeliver(s.ctx, g.Tenant, m.ID, batch.Once{})
 		s.ok(err)
 		o := fails(s.takeOne(), batch.HostDown)
 		o.Refund = true

@@ -2,6 +2,7 @@ package storagetest
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ func checkModel(t *testing.T, open Opener) {
 		m.patience = 3 * time.Second // a failure is tried again and again to make it small
 		defer m.shut()
 		rt.Repeat(map[string]func(*rapid.T){
+			"open": m.openOne, "put": m.putOne, "half a part": m.halfPart, "drop": m.dropOne, "seal": m.sealOne,
 			"create": m.create, "discard": m.discard, "claim": m.claim, "record": m.record, "cancel": m.cancel,
 			"claim messages": m.take, "attempted": m.attempted, "redeliver": m.redeliver, "redeliver all": m.redeliverAll,
 			"restart": m.restart, "": m.compare,
@@ -33,11 +35,18 @@ func checkModel(t *testing.T, open Opener) {
 type model struct {
 	*fixture
 	batches []*modelBatch
+	open    []*modelOpen
 	held    []batch.Work     // in somebody's hands
 	dropped []batch.Work     // that were
 	flying  []batch.Delivery // in flight
 	landed  []batch.Delivery // that were
 	health  map[hostOf]batch.Health
+}
+
+// modelOpen is a batch that is open, with the parts it has.
+type modelOpen struct {
+	*given
+	there map[int]bool
 }
 
 // hostOf is a host as a tenant knows it, or as all do.
@@ -174,7 +183,7 @@ func (m *model) claimable(c batch.Claim, b *modelBatch, number int) string {
 		if w.Lease.Block.Batch != b.ID {
 			continue
 		}
-		if int(w.Lease.Block.Number) == number {
+		if b.Ordinal(w.Lease.Block) == number {
 			return "it is held"
 		}
 		mine++
@@ -317,6 +326,9 @@ func (m *model) begin(c batch.MessageClaim, ds []batch.Delivery) {
 
 // compare holds every batch and message against the model.
 func (m *model) compare(*rapid.T) {
+	for _, o := range m.open {
+		m.has(o.given, slices.Sorted(maps.Keys(o.there))...)
+	}
 	m.learn()
 	for _, b := range m.batches {
 		got := m.batch(b.given)

@@ -123,7 +123,7 @@ var telling = cases{
 		s.record(partly(w, 0, 1))
 		s.attempted(ended(s.takeOne(), batch.MessageDelivered))
 		id := s.messagesOf(g)[0].ID
-		_, err := s.Redeliver(s.ctx, g.Tenant, id)
+		_, err := s.Redeliver(s.ctx, g.Tenant, id, batch.Once{})
 		s.ok(err)
 		d := s.takeOne()
 		s.same("attempt", []any{d.ID, d.Made}, []any{id, 2})
@@ -135,7 +135,7 @@ var telling = cases{
 		g, w := s.told(batch.ModeResults)
 		s.record(partly(w, 0, 1))
 		s.attempted(ended(s.takeOne(), batch.MessageDelivered))
-		wanted, err := s.RedeliverAll(s.ctx, batch.Redelivery{Tenant: g.Tenant, State: batch.MessageDelivered})
+		wanted, err := s.RedeliverAll(s.ctx, batch.Redelivery{Tenant: g.Tenant, State: batch.MessageDelivered}, batch.Once{})
 		s.ok(err)
 		s.same("wanted", wanted, 0)
 	}},

@@ -1,6 +1,7 @@
 package storagetest
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -308,7 +309,11 @@ func (s *fixture) foreign(who batch.TenantID, id batch.ID) {
 	s.refused(err, batch.NotFound)
 	_, err = s.Item(s.ctx, who, id, 0)
 	s.refused(err, batch.NotFound)
-	_, err = s.Cancel(s.ctx, who, id)
+	for _, steer := range []func(context.Context, batch.TenantID, batch.ID) (batch.Batch, error){s.Cancel, s.Pause, s.Resume} {
+		_, err = steer(s.ctx, who, id)
+		s.refused(err, batch.NotFound)
+	}
+	_, err = s.Amend(s.ctx, who, id, batch.Amendment{BareMetadata: true})
 	s.refused(err, batch.NotFound)
 	list, _, err := s.Messages(s.ctx, batch.MessageQuery{Tenant: who, Batch: &id, Limit: 10})
 	if batch.CodeOf(err) != batch.NotFound {

@@ -32,12 +32,22 @@ var redelivering = cases{
 		s.same("listed as given up", len(s.messages(batch.MessageQuery{State: batch.MessageExhausted}))+len(s.messages(batch.MessageQuery{State: batch.MessageBlocked})), 0)
 		s.same("ledger", s.batch(g).Messages, batch.Ledger{Round: 4, Delivered: 5})
 	}},
+	{"of a message that is sent again and again the last attempts are kept", func(s *fixture) {
+		g := s.create(called(1, 1))
+		s.complete()
+		s.deliver(g)
+		for range batch.MostAttempts + 5 {
+			s.attempted(ended(s.redeliver(s.terminal(g)), batch.MessageDelivered))
+		}
+		m, kept := s.message(s.terminal(g))
+		s.same("attempts", []int{m.Made, len(kept), kept[0].Number}, []int{batch.MostAttempts + 6, batch.MostAttempts, 7})
+	}},
 	{"the ledger counts it as owed meanwhile, and the end does not wait for it", func(s *fixture) {
 		g := s.create(called(2, 1))
 		s.complete()
 		ds := s.takeAll(2, anyHost(2))
 		s.attempted(ended(ds[0], batch.MessageExhausted), ended(ds[1], batch.MessageDelivered))
-		_, err := s.Redeliver(s.ctx, g.Tenant, ds[0].ID)
+		_, err := s.Redeliver(s.ctx, g.Tenant, ds[0].ID, batch.Once{})
 		s.ok(err)
 		s.same("ledger", s.batch(g).Messages, batch.Ledger{Round: 2, Waiting: 2, Delivered: 1})
 		s.same("the end", s.terminal(g).Due.After(time.Now().Add(time.Second)), false)
@@ -83,7 +93,7 @@ var redelivering = cases{
 			s.complete()
 			d := s.takeOne()
 			for range 2 {
-				m, err := s.Redeliver(s.ctx, g.Tenant, d.ID)
+				m, err := s.Redeliver(s.ctx, g.Tenant, d.ID, batch.Once{})
 				s.ok(err)
 				s.same("message", []any{m.State, m.Again, m.Made}, []any{batch.MessageSending, true, 1})
 			}
@@ -106,7 +116,7 @@ var redelivering = cases{
 			g := s.create(called(1, 1))
 			s.complete()
 			d := s.takeOne()
-			_, err := s.Redeliver(s.ctx, g.Tenant, d.ID)
+			_, err := s.Redeliver(s.ctx, g.Tenant, d.ID, batch.Once{})
 			s.ok(err)
 			s.down = down
 			s.restart()
@@ -122,7 +132,7 @@ var redelivering = cases{
 			g := s.create(called(1, 1))
 			s.complete()
 			s.deliver(g)
-			_, err := s.Redeliver(s.ctx, g.Tenant, s.terminal(g).ID)
+			_, err := s.Redeliver(s.ctx, g.Tenant, s.terminal(g).ID, batch.Once{})
 			s.ok(err)
 			s.down = down
 			s.restart()
@@ -138,7 +148,7 @@ var redelivering = cases{
 		m.Options.CallbackURL = ""
 		nowhere := s.create(m)
 		s.complete()
-		_, err := s.Redeliver(s.ctx, nowhere.Tenant, s.terminal(nowhere).ID)
+		_, err := s.Redeliver(s.ctx, nowhere.Tenant, s.terminal(nowhere).ID, batch.Once{})
 		s.refused(err, batch.Conflict)
 		s.quiet()
 		d := s.redeliver(s.terminal(g))
@@ -153,9 +163,9 @@ var redelivering = cases{
 		g := s.create(called(1, 1))
 		s.complete()
 		s.deliver(g)
-		_, err := s.Redeliver(s.ctx, tenant(1), s.terminal(g).ID)
+		_, err := s.Redeliver(s.ctx, tenant(1), s.terminal(g).ID, batch.Once{})
 		s.refused(err, batch.NotFound)
-		_, err = s.Redeliver(s.ctx, g.Tenant, batch.NewMessageID(time.Now()))
+		_, err = s.Redeliver(s.ctx, g.Tenant, batch.NewMessageID(time.Now()), batch.Once{})
 		s.refused(err, batch.NotFound)
 		s.quiet()
 		s.same("ledger", s.batch(g).Messages, batch.Ledger{Delivered: 1})
@@ -177,7 +187,7 @@ var redelivering = cases{
 		count := func(want int, r batch.Redelivery) {
 			s.t.Helper()
 			r.Tenant = tenant(1)
-			n, err := s.RedeliverAll(s.ctx, r)
+			n, err := s.RedeliverAll(s.ctx, r, batch.Once{})
 			s.ok(err)
 			s.same("wanted", n, want)
 		}
@@ -212,7 +222,7 @@ var redelivering = cases{
 	}},
 	{"an order for messages that are on their way is refused", func(s *fixture) {
 		for _, as := range []batch.MessageState{0, batch.MessageWaiting, batch.MessageSending, batch.MessageParked} {
-			_, err := s.RedeliverAll(s.ctx, batch.Redelivery{State: as})
+			_, err := s.RedeliverAll(s.ctx, batch.Redelivery{State: as}, batch.Once{})
 			s.refused(err, batch.Invalid)
 		}
 	}},
@@ -223,7 +233,7 @@ var redelivering = cases{
 		s.deliver(g)
 		since := s.messagesOf(g)[600].Created
 		time.Sleep(2 * time.Millisecond) // times are kept by the millisecond
-		wanted, err := s.RedeliverAll(s.ctx, batch.Redelivery{State: batch.MessageDelivered, Since: since})
+		wanted, err := s.RedeliverAll(s.ctx, batch.Redelivery{State: batch.MessageDelivered, Since: since}, batch.Once{})
 		s.ok(err)
 		s.same("wanted", wanted, 601)
 		s.eventually("each is sent twice", func() bool {
@@ -244,7 +254,7 @@ var redelivering = cases{
 		s.complete()
 		s.deliver(g)
 		for i, down := range s.endings() {
-			_, err := s.RedeliverAll(s.ctx, batch.Redelivery{State: batch.MessageDelivered, Since: s.messagesOf(g)[700].Created})
+			_, err := s.RedeliverAll(s.ctx, batch.Redelivery{State: batch.MessageDelivered, Since: s.messagesOf(g)[700].Created}, batch.Once{})
 			s.ok(err)
 			s.down = down
 			s.restart()
@@ -267,7 +277,7 @@ var redelivering = cases{
 		s.settleAll(batch.MessageBlocked)
 		s.together(9, func(n int) error {
 			g := s.made.all()[n]
-			wanted, err := s.RedeliverAll(s.ctx, batch.Redelivery{Tenant: g.Tenant, State: batch.MessageBlocked, Host: batch.CallbackHost(g.Options.CallbackURL)})
+			wanted, err := s.RedeliverAll(s.ctx, batch.Redelivery{Tenant: g.Tenant, State: batch.MessageBlocked, Host: batch.CallbackHost(g.Options.CallbackURL)}, batch.Once{})
 			if err == nil && wanted != 6 {
 				err = batch.Errorf(batch.Damaged, "%d messages are wanted, not 6", wanted)
 			}
@@ -283,7 +293,7 @@ var redelivering = cases{
 func (s *fixture) redeliver(m batch.Message) batch.Delivery {
 	s.t.Helper()
 	body := s.body(m)
-	got, err := s.Redeliver(s.ctx, m.Tenant, m.ID)
+	got, err := s.Redeliver(s.ctx, m.Tenant, m.ID, batch.Once{})
 	s.ok(err)
 	s.same("redelivered", []any{got.ID, got.State, got.Made}, []any{m.ID, batch.MessageWaiting, got.Spared})
 	d := s.takeOne()
@@ -298,7 +308,7 @@ func (s *fixture) redeliver(m batch.Message) batch.Delivery {
 func (s *fixture) order(r batch.Redelivery, want int) {
 	s.t.Helper()
 	before := s.messages(batch.MessageQuery{Tenant: r.Tenant, State: r.State})
-	wanted, err := s.RedeliverAll(s.ctx, r)
+	wanted, err := s.RedeliverAll(s.ctx, r, batch.Once{})
 	s.ok(err)
 	s.same("wanted", wanted, want)
 	s.eventually("the order is carried out", func() bool {

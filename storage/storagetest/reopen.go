@@ -67,6 +67,53 @@ var reopening = cases{
 		s.ok(err)
 		s.same("next message", []any{at.UTC(), some}, []any{hour, true})
 	}},
+	{"a pause lasts, and so does what was amended", func(s *fixture) {
+		g := s.create(called(6, 3))
+		w := s.claim()
+		s.record(partly(w, 0))
+		s.pause(g)
+		three := 3
+		s.amend(g, batch.Amendment{Concurrency: &three})
+		s.restart()
+		s.idle()
+		s.stands(g, batch.Paused, g.tally(0))
+		s.same("waiting on", s.batch(g).WaitingOn, "paused")
+		s.same("status", s.resume(g).Status, batch.Running)
+		s.restart()
+		s.same("spec", *s.claim().Spec, g.Spec)
+		s.restart()
+		s.complete()
+		s.ends(g, batch.Completed, g.tally(every(6)...))
+	}},
+	{"what was stopped ends, for the reason it was stopped for", func(s *fixture) {
+		failing, late := s.create(bearing("0", 6, 3)), s.create(called(6, 3))
+		ws := s.claimAll()
+		for _, w := range ws {
+			if w.Lease.Block.Batch == failing.ID && w.Lease.Block.Number == 1 {
+				s.record(partly(w, 3))
+			}
+		}
+		s.expire(late)
+		s.stands(failing, batch.Canceling, failing.tally(3))
+		s.restart()
+		done := failing.tally(3)
+		done.Canceled = 5
+		s.ends(failing, batch.Canceled, done)
+		s.same("reason", s.batch(failing).Reason, batch.CodeTooManyFailures)
+		s.ends(late, batch.Expired, batch.Tally{Expired: 6})
+	}},
+	{"messages go on moving to another host", func(s *fixture) {
+		g := s.create(called(1000, 1))
+		s.complete()
+		flying := s.takeOne()
+		url := "https://other.example/"
+		s.amend(g, batch.Amendment{CallbackURL: &url})
+		s.restart()
+		s.moved(g, "other.example:443", 1001)
+		m, _ := s.message(flying.Message)
+		s.same("attempts", m.Made, 1)
+		s.same("goes to", s.takeOne().URL, url)
+	}},
 	{"an attempt that was in flight is on record as interrupted, and the message goes out again", func(s *fixture) {
 		s.create(called(3, 3))
 		s.complete()

@@ -11,6 +11,7 @@
 package storagetest
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/callbatch/callbatch/batch"
@@ -62,6 +63,8 @@ func Run(t *testing.T, open Opener) {
 		{"claim", claiming},
 		{"record", recording},
 		{"cancel", canceling},
+		{"steer", steering},
+		{"amend", amending},
 		{"deliver", delivering},
 		{"budget", budgeting},
 		{"redeliver", redelivering},
@@ -70,10 +73,13 @@ func Run(t *testing.T, open Opener) {
 		{"read", reading},
 		{"limits", limits},
 		{"keep", keeping},
+		{"parts", parting},
+		{"once", binding},
 	}
 	for _, f := range families {
 		t.Run(f.name, func(t *testing.T) { f.cases.run(t, open, closed) })
 	}
+	reopening := slices.Concat(reopening, reopenedParts, reopenedOnce)
 	t.Run("reopen after close", func(t *testing.T) { reopening.run(t, open, closed) })
 	t.Run("reopen after kill", func(t *testing.T) {
 		if open(t).Kill == nil {

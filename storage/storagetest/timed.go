@@ -19,6 +19,9 @@ func RunTimed(t *testing.T, open Opener, in func(t *testing.T, f func(t *testing
 		{"health", healing},
 		{"window", lapsing},
 		{"progress", telling},
+		{"left alone", leftAlone},
+		{"forget", forgetting},
+		{"due", timing},
 	}
 	for _, f := range families {
 		for _, c := range f.cases {

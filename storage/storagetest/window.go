@@ -49,6 +49,19 @@ var lapsing = cases{
 			return s.batch(g).Messages.Exhausted == 300
 		})
 	}},
+	{"so are those behind one that is let through, many at a time", func(s *fixture) {
+		s.terms.Window = 10 * time.Minute
+		s.restart()
+		g := s.create(mine(300))
+		s.complete()
+		s.breaks(g, batch.HostDown)
+		s.pass(s.resultsOf(g)[0].Lapses())
+		s.same("let through", !s.host(g).Until.After(time.Now()), true)
+		for range 10 {
+			s.take(anyHost(10)) // nothing, or the end of the batch, which has more time
+		}
+		s.same("given up", s.batch(g).Messages.Exhausted, 300)
+	}},
 	{"a message that waits for a slot is given up when it would have its turn", func(s *fixture) {
 		s.terms.Window = time.Minute
 		s.restart()
@@ -75,7 +88,7 @@ var lapsing = cases{
 		m := s.terminal(g)
 		s.pass(m.Lapses())
 		s.lapsed(g, m.ID)
-		m, err := s.Redeliver(s.ctx, g.Tenant, m.ID)
+		m, err := s.Redeliver(s.ctx, g.Tenant, m.ID, batch.Once{})
 		s.ok(err)
 		s.same("until", m.Until.After(time.Now().Add(59*time.Second)), true)
 		s.attempted(ended(s.takeOne(), batch.MessageDelivered))

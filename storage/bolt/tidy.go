@@ -1,0 +1,105 @@
+package bolt
+
+import (
+	"errors"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/callbatch/callbatch/batch"
+)
+
+// tidyEvery is how often what was kept for a time is looked for: it is kept
+// that much longer at most. tidyPause is between the steps of what there is to
+// do.
+const (
+	tidyEvery = 10 * time.Minute
+	tidyPause = 20 * time.Millisecond
+)
+
+// tidyLoop removes, at a slow pace, what was kept long enough: bindings of
+// Idempotency-Keys, and open batches that nobody touches.
+func (s *Store) tidyLoop() {
+	defer close(s.tidied)
+	pace := time.NewTimer(0)
+	defer pace.Stop()
+	var last []byte // among the open batches, where the pass is
+	for {
+		select {
+		case <-pace.C:
+		case <-s.stop:
+			return
+		}
+		more, next, err := s.tidyStep(last)
+		if err != nil && !errors.Is(err, errClosed) {
+			s.log.Warn("what is old could not be removed yet", "error", err)
+		}
+		last = next
+		if more && err == nil {
+			pace.Reset(tidyPause)
+		} else {
+			pace.Reset(tidyEvery)
+		}
+	}
+}
+
+// tidyStep removes some of what is old, of the open batches behind the last.
+func (s *Store) tidyStep(last []byte) (more bool, next []byte, err error) {
+	old, next, err := s.abandoned(last)
+	for _, row := range old {
+		if err == nil {
+			err = s.removeOpen(row, func(b batch.Batch, now time.Time) bool { return b.Abandoned(now) })
+		}
+	}
+	if err != nil || s.noneOld() {
+		return next != nil, next, err
+	}
+	err = s.do(s.bulk, 0, func(t *txn) (err error) {
+		more, err = t.forget()
+		return err
+	})
+	return more || next != nil, next, err
+}
+
+// noneOld reports whether no binding is to be forgotten: most steps need write
+// nothing.
+func (s *Store) noneOld() (none bool) {
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		k, _ := bucketBound.in(tx).Cursor().First()
+		none = k == nil || !batch.Binding{Made: millisTime(be.Uint64(k))}.Old(time.Now())
+		return nil
+	})
+	return none && err == nil
+}
+
+// tidyLooks is how many open batches one step looks at.
+const tidyLooks = 500
+
+// abandoned returns the keys of the open batches that were left alone for too
+// long, among some of those behind the last. next is nil at the end.
+func (s *Store) abandoned(last []byte) (old [][]byte, next []byte, err error) {
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		c := bucketUploads.in(tx).Cursor()
+		n := 0
+		for k, _ := c.Seek(append(last, 0)); k != nil; k, _ = c.Next() {
+			if n++; n > tidyLooks {
+				return nil
+			}
+			next = append([]byte(nil), k...)
+			tenant, id := splitTenantKey(k)
+			b, err := readBatch(tx, tenant, id)
+			if s.damaged(err, "batch", batch.ID(id)) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if b.Abandoned(time.Now()) {
+				old = append(old, next)
+			}
+		}
+		next = nil
+		return nil
+	})
+	return old, next, err
+}
