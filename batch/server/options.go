@@ -98,8 +98,8 @@ func (o Options) WithDefaults() Options {
 }
 
 func (l Limits) withDefaults() Limits {
-	d := intake.Options{Items: l.Items, ItemBytes: l.ItemBytes, Body: l.Body, Ratio: l.Ratio}.WithDefaults()
-	l.Items, l.ItemBytes, l.Body, l.Ratio = d.Items, d.ItemBytes, d.Body, d.Ratio
+	d := intake.Options{Items: l.Items, ItemBytes: l.ItemBytes, Body: l.Body, PartBytes: l.Part, Ratio: l.Ratio}.WithDefaults()
+	l.Items, l.ItemBytes, l.Body, l.Part, l.Ratio = d.Items, d.ItemBytes, d.Body, d.PartBytes, d.Ratio
 	l.Output = cmp.Or(l.Output, engine.DefaultMaxOutput)
 	l.MinWork = cmp.Or(l.MinWork, leastToWork)
 	return l

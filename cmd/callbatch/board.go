@@ -176,7 +176,7 @@ func details(b client.Batch) string {
 	if b.ETA != nil && !b.Terminal() {
 		add("%s left", max(0, time.Until(*b.ETA)).Round(time.Second))
 	}
-	if b.WaitingOn != "" {
+	if b.WaitingOn != "" && string(b.WaitingOn) != b.Status {
 		add("waiting on %s", b.WaitingOn)
 	}
 	if b.Reason != "" {

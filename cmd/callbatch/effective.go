@@ -37,7 +37,7 @@ func defaults() config {
 		Listen: o.Listen, Store: o.Store,
 		Limits: limits{
 			Items: o.Limits.Items, ItemBytes: size(o.Limits.ItemBytes), Output: size(o.Limits.Output),
-			Body: size(o.Limits.Body), Ratio: o.Limits.Ratio, MinWork: size(o.Limits.MinWork),
+			Body: size(o.Limits.Body), Part: size(o.Limits.Part), Ratio: o.Limits.Ratio, MinWork: size(o.Limits.MinWork),
 		},
 		Callbacks: callbacks{
 			Schedule: convert(c.Schedule, func(d time.Duration) wait { return wait(d) }),

@@ -90,7 +90,7 @@ func statusLine(b client.Batch) string {
 	if b.Reason != "" {
 		line += ", " + string(b.Reason)
 	}
-	if b.WaitingOn != "" {
+	if b.WaitingOn != "" && string(b.WaitingOn) != b.Status {
 		line += ", waiting on " + string(b.WaitingOn)
 	}
 	if b.Round > 1 {

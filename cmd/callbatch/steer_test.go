@@ -116,7 +116,7 @@ func TestSteer(t *testing.T) {
 		if code != 0 || keys[0] == "" || keys[0] != keys[1] {
 			t.Errorf("exit %d, keys %q: %s", code, keys, stderr)
 		}
-		if !strings.Contains(stdout, "completed (round 2)") || !strings.Contains(stderr, "asking again") {
+		if !strings.Contains(stdout, "completed (round 2)") || !strings.Contains(stderr, "trying again") {
 			t.Errorf("it says %q and %q", stdout, stderr)
 		}
 	})
