@@ -56,7 +56,13 @@
 // What has no result when a batch is canceled or expires gets one by
 // arithmetic: the counts move in the record of the batch, and the lines of
 // these items are derived when they are read. Whatever concerns a whole batch
-// is one small record, however many items it has.
+// is one small record, however many items it has: a pause, a cancel, a deadline
+// that passes, a failure too many. Nothing more of the batch starts then, what
+// is in flight finishes and is recorded, and a batch that was stopped ends when
+// nothing of it is in anybody's hands. What stopped it first is how it ends.
+//
+// What a batch asked for its owner may amend. Its spec is replaced then, never
+// changed, so whoever has the last one in hand goes on with that.
 //
 // # An item, in one round
 //
@@ -96,9 +102,13 @@
 //
 // # Who decides
 //
-// Stores carry, this package decides. Is the batch over: [Progress.Over].
+// Stores carry, this package decides. May work of the batch start: [Gate.Open].
+// What does its owner's wish do to it: [Progress.Cancel], [Progress.Pause],
+// [Progress.Resume], [Progress.Amend]. What do its deadline and its failures:
+// [Progress.Lapse], [Progress.Strain]. Is the batch over: [Progress.Over].
 // What does a report change: [BlockState.Apply], [Progress.Absorb]. When is
-// the next try: [Policy.Next]. What goes into which message: [RangeMessages],
+// the next try: [Policy.Next]. Is it the item that kills its workers:
+// [Failure.At]. What goes into which message: [RangeMessages],
 // [EndMessages], [ProgressMessage]. What does an attempt leave behind:
 // [Message.Close], [Health.After]. May the terminal message go:
 // [Progress.Deliver]. May a host be sent more: [Health.Allows]. What is sent

@@ -67,6 +67,8 @@ type Failure struct {
 	Retry      bool          `json:"-"` // worth another attempt
 	RetryAfter time.Duration `json:"-"` // the other side asked to be left alone this long: all items of the processor wait
 	Down       bool          `json:"-"` // the upstream as a whole did not answer: counts towards its breaker
+	Untried    bool          `json:"-"` // nobody has seen the item, so this costs it no attempt; goes with Down
+	Died       bool          `json:"-"` // whoever worked on the item died of it
 }
 
 // The codes of items, a closed list but for app.….
@@ -117,5 +119,6 @@ func EndedResult(index int, id string, p Progress, attempts int) Result {
 type Again struct {
 	Index    int
 	Attempts int // made so far
+	Deaths   int // how many of them ended in the death of a worker
 	Due      time.Time
 }

@@ -211,9 +211,9 @@ func CheckParts(parts []Part, want int) error {
 		return Refuse(Conflict, "too_many_parts", "there is a part %d, and %d parts are said to be all: delete what is too much", last-1, want)
 	}
 	var missing []string
-	next, count := 0, 0
+	next := 0
 	gap := func(to int) {
-		switch count += to - next; {
+		switch {
 		case to == next || len(missing) > namedGaps:
 		case len(missing) == namedGaps:
 			missing = append(missing, "…")
@@ -228,8 +228,8 @@ func CheckParts(parts []Part, want int) error {
 		next = p.Number + 1
 	}
 	gap(last)
-	if count > 0 {
-		return Refuse(Conflict, "missing_parts", "%d parts are missing: %s", count, strings.Join(missing, ", "))
+	if len(missing) > 0 {
+		return Refuse(Conflict, "missing_parts", "parts are missing: %s", strings.Join(missing, ", "))
 	}
 	return nil
 }
@@ -324,7 +324,10 @@ func (r *Repeats) Err() error {
 			Detail: "the id is that of " + r.firsts[i].text() + " already",
 		})
 	}
-	e.Message = fmt.Sprintf("%d ids come again in another part, the first in %s: %s", len(r.places)+r.more, r.places[0].text(), e.Places[0].Detail)
+	e.Message = r.places[0].text() + ": " + e.Places[0].Detail
+	if n := len(r.places) + r.more; n > 1 {
+		e.Message = fmt.Sprintf("%d problems, the first: %s", n, e.Message)
+	}
 	return e
 }
 

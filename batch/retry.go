@@ -1,6 +1,9 @@
 package batch
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // A Policy decides about the next attempt of an item. The zero value is the
 // default of the contract: 5 attempts, 1 s to 5 min, full jitter, and an
@@ -54,6 +57,22 @@ func (p Policy) Next(made int, f *Failure, rnd func() float64) (wait time.Durati
 	}
 	wait = time.Duration(rnd() * float64(ceiling))
 	return max(wait, p.Hold(f)), true
+}
+
+// MostDeaths is how often the worker of an item may die of it in a round. The
+// item is poison then, and not tried again.
+const MostDeaths = 3
+
+// At returns f as it is to be judged for an item whose workers died deaths
+// times before, and how often they have by now.
+func (f *Failure) At(deaths int) (*Failure, int) {
+	if !f.Died {
+		return f, deaths
+	}
+	if deaths++; deaths < MostDeaths {
+		return f, deaths
+	}
+	return &Failure{Code: CodePoison, Message: fmt.Sprintf("its worker died %d times, the last time: %s", deaths, f.Message)}, deaths
 }
 
 // Hold returns how long f asks the whole processor to wait, within bounds.

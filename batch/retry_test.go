@@ -33,6 +33,22 @@ func TestPolicy(t *testing.T) {
 			}
 		})
 	}
+	t.Run("an item whose worker died three times is poison", func(t *testing.T) {
+		death := &Failure{Code: CodeProcessorError, Message: "it fell over", Retry: true, Died: true}
+		for before := range 4 {
+			f, deaths := death.At(before)
+			if deaths != before+1 || f.Retry != (before < 2) || (f.Code == CodePoison) != (before >= 2) {
+				t.Errorf("after %d deaths: %d, %+v", before, deaths, f)
+			}
+		}
+		want := "its worker died 3 times, the last time: it fell over"
+		if f, _ := death.At(2); f.Message != want {
+			t.Errorf("it says %q, not %q", f.Message, want)
+		}
+		if f, deaths := (&Failure{Code: CodeTimeout, Retry: true}).At(2); deaths != 2 || f.Code != CodeTimeout {
+			t.Errorf("what is no death counts as one: %d, %+v", deaths, f)
+		}
+	})
 	if wait, _ := (Policy{}).Next(4, &Failure{Retry: true}, func() float64 { return 0 }); wait != 0 {
 		t.Errorf("full jitter goes down to nothing, not %s", wait)
 	}

@@ -18,6 +18,7 @@ type BlockState struct {
 type ItemState struct {
 	Status   ItemStatus
 	Attempts int       // that were counted
+	Deaths   int       // how many of them ended in the death of a worker; 0 to 15, and 0 once there is a result
 	Due      time.Time // earliest next attempt; zero: at once
 }
 
@@ -64,7 +65,7 @@ func (s *BlockState) Apply(first int, r Report) (Tally, error) {
 		if err != nil {
 			return done, err
 		}
-		*it = ItemState{Status: ItemPending, Attempts: a.Attempts, Due: a.Due}
+		*it = ItemState{Status: ItemPending, Attempts: a.Attempts, Deaths: a.Deaths, Due: a.Due}
 	}
 	return done, nil
 }

@@ -46,7 +46,7 @@ func TestBlockState(t *testing.T) {
 		if !st.Due().IsZero() {
 			t.Errorf("untouched it is due at %s", st.Due())
 		}
-		st.Apply(0, Report{Results: []Result{done(0, ItemFailed)}, Again: []Again{{1, 1, later}, {2, 2, soon}}})
+		st.Apply(0, Report{Results: []Result{done(0, ItemFailed)}, Again: []Again{{Index: 1, Attempts: 1, Due: later}, {Index: 2, Attempts: 2, Due: soon}}})
 		if !st.Due().Equal(soon) {
 			t.Errorf("it is due at %s, not %s", st.Due(), soon)
 		}

@@ -319,6 +319,7 @@ type WorkItem struct {
 	ID       string // the client's own; empty means the index as text
 	Raw      []byte
 	Attempts int // counted so far
+	Deaths   int // how many of them ended in the death of a worker
 }
 
 // A Report says what became of claimed items. A claim may be reported on

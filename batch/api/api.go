@@ -5,6 +5,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -31,9 +32,10 @@ type Store interface {
 
 // A Processor is a processor as clients see it.
 type Processor struct {
-	Name   string `json:"name"`
-	Kind   string `json:"kind"`   // "jq", "http", "func"
-	Health string `json:"health"` // "ok", or why it does not work at the moment
+	Name   string          `json:"name"`
+	Kind   string          `json:"kind"`   // "jq", "http", "exec", "func"
+	Health string          `json:"health"` // "ok", or why it does not work at the moment
+	Schema json.RawMessage `json:"schema"` // what its items have to fit; null: anything
 }
 
 // Options say what the API serves and how. Only Store is required; without

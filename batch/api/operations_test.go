@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/json"
 	"sync/atomic"
 	"testing"
 
@@ -43,9 +44,16 @@ func TestHealth(t *testing.T) {
 }
 
 func TestProcessors(t *testing.T) {
-	w := newWorld(t)
-	if got := string(w.do("GET", "/v1/processors", w.keys[1]["submit"], "").is(200, "").body); got != `{"data":[{"name":"price","kind":"jq","health":"ok"}]}`+"\n" {
-		t.Errorf("they are %s", got)
+	for want, schema := range map[string]json.RawMessage{"null": nil, "true": json.RawMessage("true"), `{"minimum":1.50}`: json.RawMessage(`{"minimum":1.50}`)} {
+		w := newWorld(t, func(o *Options) {
+			o.Processors = func() []Processor {
+				return []Processor{{Name: "price", Kind: "jq", Health: "ok", Schema: schema}}
+			}
+		})
+		want = `{"data":[{"name":"price","kind":"jq","health":"ok","schema":` + want + "}]}\n"
+		if got := string(w.do("GET", "/v1/processors", w.keys[1]["submit"], "").is(200, "").body); got != want {
+			t.Errorf("they are %s, want %s", got, want)
+		}
 	}
 	none := newWorld(t, func(o *Options) { o.Processors = nil })
 	if got := string(none.get("/v1/processors").is(200, "").body); got != `{"data":[]}`+"\n" {

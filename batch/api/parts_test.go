@@ -44,7 +44,7 @@ func TestABatchInParts(t *testing.T) {
 	w.do("PUT", path+"/parts/3", w.admin(), `{"items":[7]}`, "Content-Type", "application/json").is(200, "")
 	w.do("DELETE", path+"/parts/2", w.admin(), "").is(204, "")
 	w.do("DELETE", path+"/parts/2", w.admin(), "").is(204, "")
-	if problem := seal("").is(409, "missing_parts").problem(); problem.Detail != "2 parts are missing: 1 to 2" {
+	if problem := seal("").is(409, "missing_parts").problem(); problem.Detail != "parts are missing: 1 to 2" {
 		t.Errorf("what is missing is told as %q", problem.Detail)
 	}
 	w.putPart(path, 1, "1\n3\n").is(200, "")

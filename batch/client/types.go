@@ -72,9 +72,10 @@ type Item struct {
 
 // A Processor is a processor as the server shows it.
 type Processor struct {
-	Name   string `json:"name"`
-	Kind   string `json:"kind"`
-	Health string `json:"health"`
+	Name   string          `json:"name"`
+	Kind   string          `json:"kind"`
+	Health string          `json:"health"`
+	Schema json.RawMessage `json:"schema"` // of its items; null: they may be anything
 }
 
 // A Text is null on the wire where it is empty.

@@ -61,12 +61,13 @@ func (l *lane) settle(r *run, pos int, out []byte, f *batch.Failure, now time.Ti
 		if hold := policy.Hold(f); hold > 0 {
 			r.hold = now.Add(hold)
 		}
-		if r.down && r.free {
+		if r.down && (r.free || f.Untried && !r.probe) {
 			r.giveBack(span{pos, pos + 1})
 			return
 		}
+		f, deaths := f.At(it.Deaths)
 		if wait, again := policy.Next(res.Attempts, f, rand.Float64); again {
-			r.again = append(r.again, batch.Again{Index: it.Index, Attempts: res.Attempts, Due: now.Add(wait)})
+			r.again = append(r.again, batch.Again{Index: it.Index, Attempts: res.Attempts, Deaths: deaths, Due: now.Add(wait)})
 			return
 		}
 		res.Status, res.Payload = batch.ItemFailed, f.JSON()

@@ -351,6 +351,26 @@ func TestBounds(t *testing.T) {
 	})
 }
 
+func TestPoison(t *testing.T) {
+	bubble(t, "is an item whose worker died three times, and no other", func(t *testing.T, m *memory) {
+		start(t, m, procs(engine.Processor{Concurrency: 2, Do: batch.ProcessorFunc(func(_ context.Context, c batch.Call) ([]byte, error) {
+			if c.Index == 1 || c.Index == 2 && c.Attempt < 3 {
+				return nil, &batch.Failure{Code: "processor_error", Message: "gone", Retry: true, Died: true}
+			}
+			return c.Item, nil
+		})}))
+		k := m.await(t, m.submit(spec(1, batch.Options{}), 4, 4))
+		if k.Done.Succeeded != 3 || k.Done.Failed != 1 {
+			t.Errorf("it ended with %+v", k.Done)
+		}
+		for _, r := range k.results {
+			if r.Index == 1 && (r.Attempts != 3 || !strings.Contains(string(r.Payload), `"poison"`)) {
+				t.Errorf("got %s after %d attempts", r.Payload, r.Attempts)
+			}
+		}
+	})
+}
+
 func TestBreaker(t *testing.T) {
 	bubble(t, "opens after five failures in a row, spends no attempt while open, and closes with a probe", func(t *testing.T, m *memory) {
 		var calls []time.Time
@@ -393,6 +413,31 @@ func TestBreaker(t *testing.T) {
 		})}))
 		if k := m.await(t, m.submit(spec(1, batch.Options{}), 3, 3)); k.Done.Failed != 3 {
 			t.Errorf("ended with %+v", k.Done)
+		}
+	})
+	bubble(t, "takes no attempt off items that nobody has seen", func(t *testing.T, m *memory) {
+		var up atomic.Bool
+		e, _ := start(t, m, procs(engine.Processor{Concurrency: 4, Do: batch.ProcessorFunc(func(_ context.Context, c batch.Call) ([]byte, error) {
+			if up.Load() {
+				return c.Item, nil
+			}
+			return nil, &batch.Failure{Code: "processor_error", Retry: true, Down: true, Untried: true}
+		})}))
+		id := m.submit(spec(1, batch.Options{}), 20, 20)
+		time.Sleep(50 * time.Minute)
+		m.with(id, func(k *kept) {
+			if e.Health("p") != "open" || len(m.held) != 1 || m.held[0].WaitingOn != "upstream_unavailable" {
+				t.Errorf("health is %s, holdings: %+v", e.Health("p"), m.held)
+			}
+			up.Store(true)
+		})
+		k := m.await(t, id)
+		attempts := 0
+		for _, r := range k.results {
+			attempts += r.Attempts
+		}
+		if k.Done.Succeeded != 20 || attempts != 20 {
+			t.Errorf("%+v after %d attempts", k.Done, attempts)
 		}
 	})
 	bubble(t, "stays closed if failures are not in a row", func(t *testing.T, m *memory) {

@@ -166,7 +166,7 @@ func (m *memory) lease(k *kept, c batch.Claim) (batch.Work, bool) {
 		w := batch.Work{Lease: *b.lease, Spec: &spec, Round: k.Round}
 		for i, it := range b.Items {
 			if st := b.state.Items[i]; !st.Status.Terminal() && !st.Due.After(now) {
-				w.Items = append(w.Items, batch.WorkItem{Index: b.First + i, ID: it.ID, Raw: it.Raw, Attempts: st.Attempts})
+				w.Items = append(w.Items, batch.WorkItem{Index: b.First + i, ID: it.ID, Raw: it.Raw, Attempts: st.Attempts, Deaths: st.Deaths})
 			}
 		}
 		return w, true

@@ -10,12 +10,13 @@ import (
 // it. Only Do is required.
 type Processor struct {
 	Do   batch.Processor
-	Kind string // "jq", "http", "func": what the API says it is; default "func"
+	Kind string // "jq", "http", "exec", "func": what the API says it is; default "func"
 
 	Concurrency int           // most items in flight on this node; default 64
 	Rate        float64       // most attempts started a second on this node; 0: unbounded
 	Timeout     time.Duration // of one attempt, kept to 1/64 of it; default 30 s
 	Policy      batch.Policy  // attempts and backoff of an item
+	Schema      []byte        // JSON Schema that items have to fit to be accepted; default: all do. It is the server's affair
 	Trusted     bool          // Do never returns anything but one valid JSON value: its outputs are not checked again
 }
 

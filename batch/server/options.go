@@ -14,7 +14,9 @@ import (
 )
 
 // A Processor is a named way to work on items. In the simplest case a Go
-// program fills in nothing but Do, with a [batch.ProcessorFunc].
+// program fills in nothing but Do, with a [batch.ProcessorFunc]. A Do with a
+// method LogTo(*slog.Logger) is given a logger before it is used, one with a
+// method Close() is closed when nothing uses it any more.
 type Processor = engine.Processor
 
 // Options say how a server runs. The zero value is a server on

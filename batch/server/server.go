@@ -13,7 +13,6 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +22,7 @@ import (
 	"github.com/callbatch/callbatch/batch/engine"
 	"github.com/callbatch/callbatch/batch/intake"
 	"github.com/callbatch/callbatch/batch/metrics"
+	"github.com/callbatch/callbatch/batch/schema"
 	"github.com/callbatch/callbatch/callback"
 	"github.com/callbatch/callbatch/callback/guard"
 	"github.com/callbatch/callbatch/storage"
@@ -52,6 +52,7 @@ type server struct {
 	http     *http.Server
 	listener net.Listener
 	links    batch.Links
+	schemas  map[string]*schema.Schema // by processor
 	draining atomic.Bool
 	stopping chan struct{} // closed with the first stop signal
 }
@@ -67,7 +68,11 @@ func start(ctx context.Context, o Options) (_ *server, err error) {
 	if o.DefaultProcessor != "" && o.Processors[o.DefaultProcessor].Do == nil {
 		return nil, fmt.Errorf("default_processor: there is no processor %q", o.DefaultProcessor)
 	}
-	s := &server{o: o, stopping: make(chan struct{}), disk: &disk{dir: filepath.Dir(o.Store), minFree: o.Limits.MinFree, minWork: o.Limits.MinWork}}
+	schemas, err := compileSchemas(o.Processors)
+	if err != nil {
+		return nil, err
+	}
+	s := &server{o: o, schemas: schemas, stopping: make(chan struct{}), disk: &disk{dir: filepath.Dir(o.Store), minFree: o.Limits.MinFree, minWork: o.Limits.MinWork}}
 	if s.store, err = storage.Open(ctx, o.Store, storage.Options{
 		Terms: batch.Terms{Hold: o.Callbacks.Hold, Window: o.Callbacks.Window}, Logger: o.Logger,
 	}); err != nil {
@@ -100,6 +105,7 @@ func start(ctx context.Context, o Options) (_ *server, err error) {
 		InFlight: o.Callbacks.InFlight, PerHost: o.Callbacks.PerHost,
 		Drain: o.Drain, Logger: o.Logger, Metrics: counted{m},
 	})
+	giveLogs(o.Processors, o.Logger)
 	s.gauges(m)
 	s.http = api.HTTPServer(s.handler(keys, policy, m))
 	s.http.ErrorLog = slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug)
@@ -148,17 +154,12 @@ func (s *server) handler(keys *access.Keys, policy *guard.Policy, m *metrics.Met
 		Test: s.engine.Test, Links: s.links, Stopping: s.stopping,
 		Limits: intake.Options{
 			Items: o.Limits.Items, ItemBytes: o.Limits.ItemBytes, Body: o.Limits.Body, PartBytes: o.Limits.Part, Ratio: o.Limits.Ratio,
-			Dir: filepath.Dir(o.Store),
+			Dir: filepath.Dir(o.Store), CheckItems: s.itemChecks(),
 		},
 		PageBytes: o.Callbacks.PageBytes, PageItems: o.Callbacks.PageItems, BaseURL: s.publicURL(),
 		Accepting: s.accepting, Ready: func() bool { return !s.draining.Load() },
 		Metrics: m.Handler(), Observe: m.Request, Logger: o.Logger,
 	})
-}
-
-func (s *server) hasProcessor(name string) bool {
-	_, ok := s.o.Processors[name]
-	return ok
 }
 
 // publicURL returns how the world reaches this server, if that is known.
@@ -167,15 +168,6 @@ func (s *server) publicURL() string {
 		return "http://" + s.listener.Addr().String()
 	}
 	return s.o.PublicURL
-}
-
-func (s *server) processors() []api.Processor {
-	var list []api.Processor
-	for name, p := range s.o.Processors {
-		list = append(list, api.Processor{Name: name, Kind: p.WithDefaults().Kind, Health: s.engine.Health(name)})
-	}
-	slices.SortFunc(list, func(a, b api.Processor) int { return strings.Compare(a.Name, b.Name) })
-	return list
 }
 
 // accepting says why no work is taken in, if none is.
@@ -214,6 +206,7 @@ func (s *server) run(ctx context.Context) error {
 	stop()
 	failure = errors.Join(failure, <-engineDone)
 	s.sender.Close()
+	closeAll(s.o.Processors)
 	return errors.Join(failure, s.hangUp(), s.store.Close())
 }
 

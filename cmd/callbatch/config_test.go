@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -189,6 +190,60 @@ log: {level: debug, format: text}
 	})
 }
 
+func TestProcessorConfig(t *testing.T) {
+	t.Run("workers have no more of the environment than they need", func(t *testing.T) {
+		s := workshop{Env: map[string]header{"MODEL": {Value: "fast"}, "KEY": {Env: "OCR_KEY"}, "LANG": {Value: "C"}}}
+		w := &world{env: []string{"CALLBATCH_KEY=cbk_1", "OCR_KEY=k", "PATH=/bin", "HOME=/root", "LANG=de", "AWS_SECRET=s"}}
+		got, wrong := s.environment(w, "env")
+		if diff := cmp.Diff([]string{"HOME=/root", "KEY=k", "LANG=C", "MODEL=fast", "PATH=/bin"}, got); diff != "" || wrong != nil {
+			t.Errorf("environment (-want +got):\n%s%v", diff, wrong)
+		}
+	})
+
+	t.Run("a program arrives where it belongs", func(t *testing.T) {
+		o, _, err := load(t, `
+processors:
+  ocr: {exec: {command: [./ocr, --json, "-n 1"], concurrency: 4, timeout: 60s, dir: work, attempts: 3, env: {A: b}}}
+  plain: {exec: {command: [cat]}}
+`, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ocr, plain := o.Processors["ocr"], o.Processors["plain"]
+		if ocr.Kind != "exec" || ocr.Concurrency != 4 || ocr.Timeout != time.Minute || ocr.Policy.Attempts != 3 || !ocr.Trusted || ocr.Do == nil {
+			t.Errorf("got %+v", ocr)
+		}
+		if plain.Concurrency != runtime.GOMAXPROCS(0) || plain.Timeout != 0 {
+			t.Errorf("got %+v", plain)
+		}
+	})
+
+	t.Run("a schema stands there or in a file, and loses no digit", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "item.schema.json")
+		if err := os.WriteFile(file, []byte(`{"maximum": 12345678901234567890.5}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		o, _, err := load(t, `
+processors:
+  a: {jq: ., schema: {type: object, properties: {$x: {multipleOf: 0.01, maximum: 9007199254740993}}, required: [$x]}}
+  b: {jq: ., schema: {file: '`+file+`'}}
+  c: {jq: ., schema: {}}
+  d: {jq: .}
+`, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]string{
+			"a": `{"properties":{"$x":{"maximum":9007199254740993,"multipleOf":0.01}},"required":["$x"],"type":"object"}`,
+			"b": `{"maximum": 12345678901234567890.5}`, "c": `{}`, "d": ``,
+		} {
+			if got := string(o.Processors[name].Schema); got != want {
+				t.Errorf("%s: got %s, want %s", name, got, want)
+			}
+		}
+	})
+}
+
 func TestConfigMistakes(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -199,7 +254,16 @@ func TestConfigMistakes(t *testing.T) {
 	}{
 		{"an unknown key", "listen: x\nlisten_on: y\n", nil, nil, []string{"FILE:2: listen_on: unknown key"}},
 		{"an unknown key further in", "callbacks:\n  timeout: 1s\n  timout: 2s\n", nil, nil, []string{"FILE:3: callbacks.timout: unknown key"}},
-		{"an unknown key of a processor", "processors:\n  a:\n    jq: .\n    exec: ls\n", nil, nil, []string{"FILE:4: processors.a.exec: unknown key"}},
+		{"an unknown key of a processor", "processors:\n  a:\n    jq: .\n    sql: ls\n", nil, nil, []string{"FILE:4: processors.a.sql: unknown key"}},
+		{"an unknown key of a program", "processors:\n  a:\n    exec: {cmd: [ls]}\n", nil, nil, []string{"FILE:3: processors.a.exec.cmd: unknown key", "FILE:3: processors.a.exec.command: is required"}},
+		{"a program for a shell to read", "processors:\n  a:\n    exec:\n      command: ./ocr --json\n", nil, nil, []string{"FILE:4: processors.a.exec.command: must be a list of a program and its arguments, not ./ocr --json: no shell reads it"}},
+		{"a program of nothing", "processors: {a: {exec: {command: []}}}\n", nil, nil, []string{"processors.a.exec.command: is required"}},
+		{"a variable that is not there", "processors:\n  a:\n    exec:\n      command: [ls]\n      env: {KEY: {env: OCR_KEY}}\n", nil, nil, []string{"FILE:5: processors.a.exec.env.KEY: the environment has no OCR_KEY"}},
+		{"a variable nobody can name", "processors: {a: {exec: {command: [ls], env: {A-B: x}}}}\n", nil, nil, []string{"processors.a.exec.env.A-B: is not the name of a variable"}},
+		{"a schema that is none", "processors:\n  a:\n    jq: .\n    schema:\n      properties: {qty: {type: int}}\n", nil, nil, []string{`FILE:4: processors.a.schema: the schema is not one: at "/properties/qty/type"`}},
+		{"a schema somewhere else", "processors:\n  a:\n    jq: .\n    schema: {$ref: 'http://x.example/schema'}\n", nil, nil, []string{`FILE:4: processors.a.schema: the schema refers to "http://x.example/schema": nothing is loaded`}},
+		{"a schema in a file that is not there", "processors:\n  a:\n    jq: .\n    schema: {file: no/such.json}\n", nil, nil, []string{"FILE:4: processors.a.schema: open no/such.json"}},
+		{"a schema that is a name", "processors:\n  a:\n    jq: .\n    schema: item.json\n", nil, nil, []string{"FILE:4: processors.a.schema: must be a map of keys, not item.json"}},
 		{"a key in capitals", "Listen: x\n", nil, nil, []string{"FILE:1: Listen: unknown key"}},
 		{"a key twice", "listen: x\nlisten: y\n", nil, nil, []string{"FILE:1: listen: stands in line 2 too"}},
 		{"not YAML", "listen: [x\n", nil, nil, []string{"FILE", "line"}},
@@ -229,7 +293,7 @@ func TestConfigMistakes(t *testing.T) {
 		{"an unknown log level", "log: {level: loud}\n", nil, nil, []string{`log.level: must be "debug", "info", "warn" or "error"`}},
 		{"an unknown log format", "log: {format: xml}\n", nil, nil, []string{`log.format: must be "auto", "json" or "text"`}},
 		{"a processor without a kind", "processors:\n  a: {}\n", nil, nil, []string{"FILE:2: processors.a: needs a kind"}},
-		{"a processor of two kinds", "processors: {a: {jq: ., http: {url: http://x}}}\n", nil, nil, []string{"processors.a: is of one kind"}},
+		{"a processor of two kinds", "processors: {a: {jq: ., http: {url: http://x}}}\n", nil, nil, []string{"processors.a: is of one kind, not of http and jq"}},
 		{"a broken program", "processors:\n  a:\n    jq: '{total: '\n", nil, nil, []string{"FILE:3: processors.a.jq: jq program at line 1"}},
 		{"a secret that is not there", "processors:\n  a:\n    http:\n      url: http://x.example\n      headers:\n        authorization: {env: IMAGES_TOKEN}\n", nil, nil, []string{"FILE:6: processors.a.http.headers.authorization: the environment has no IMAGES_TOKEN"}},
 		{"a secret that is empty", "processors: {a: {http: {url: http://x.example, headers: {x-key: {env: IMAGES_TOKEN}}}}}\n", []string{"IMAGES_TOKEN="}, nil, []string{"headers.x-key: the environment has no IMAGES_TOKEN"}},

@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 //	heard REGEXP       wait until the listener has shown a line like this
 //	upstream           start a service whose answers take for ever, but under
 //	                   /hello, where there is nothing; UPSTREAM is where
+//	waits ID REASON    wait until a batch says that it waits for this
 //	expand FILE        put the values of variables into a file
 //	code N COMMAND…    run a command that has to exit with N
 //	keep NAME          put what the last command wrote into a variable
@@ -58,6 +59,7 @@ func TestScripts(t *testing.T) {
 			"listener": cmdListener,
 			"heard":    cmdHeard,
 			"upstream": cmdUpstream,
+			"waits":    cmdWaits,
 			"expand":   cmdExpand,
 			"code":     cmdCode,
 			"keep":     cmdKeep,
@@ -230,6 +232,26 @@ func cmdUpstream(ts *testscript.TestScript, neg bool, args []string) {
 	}))
 	ts.Defer(func() { cancel(); server.Close() })
 	ts.Setenv("UPSTREAM", server.URL)
+}
+
+func cmdWaits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: waits ID REASON")
+	}
+	var b struct {
+		WaitingOn string `json:"waiting_on"`
+	}
+	for end := time.Now().Add(scriptPatience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		resp, err := http.Get(ts.Getenv("CALLBATCH_URL") + "/v1/batches/" + args[0])
+		ts.Check(err)
+		err = json.NewDecoder(resp.Body).Decode(&b)
+		resp.Body.Close()
+		ts.Check(err)
+		if b.WaitingOn == args[1] {
+			return
+		}
+	}
+	ts.Fatalf("it waits on %q, not on %s", b.WaitingOn, args[1])
 }
 
 func cmdExpand(ts *testscript.TestScript, neg bool, args []string) {

@@ -26,6 +26,9 @@ type size int64
 // A network is a range of addresses: "10.0.0.0/8".
 type network netip.Prefix
 
+// Words are a command and its arguments: [./ocr, --json].
+type words []string
+
 // A level is that from which on something is logged: "info".
 type level slog.Level
 
@@ -170,6 +173,9 @@ func strictly(from, to reflect.Value) (any, error) {
 	case reflect.Float64:
 		return wantRate(from, text)
 	case reflect.Slice:
+		if isText && to.Type() == reflect.TypeFor[words]() {
+			return nil, fmt.Errorf("must be a list of a program and its arguments, not %s: no shell reads it", inWords(from))
+		}
 		if isText {
 			return splitList(text), nil
 		}

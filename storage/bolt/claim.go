@@ -186,7 +186,7 @@ func (p *pick) load(tx *bbolt.Tx) {
 	for i, it := range b.Items {
 		is := st.Items[i]
 		if !is.Status.Terminal() && !is.Due.After(now) {
-			w.Items = append(w.Items, batch.WorkItem{Index: b.First + i, ID: it.ID, Raw: it.Raw, Attempts: is.Attempts})
+			w.Items = append(w.Items, batch.WorkItem{Index: b.First + i, ID: it.ID, Raw: it.Raw, Attempts: is.Attempts, Deaths: is.Deaths})
 		}
 	}
 }

@@ -62,49 +62,58 @@ func entriesIn(tx *bbolt.Tx, id batch.ID, part uint32, from, through uint64, f f
 }
 
 // FindItem returns the item with an id.
-func (s *Store) FindItem(ctx context.Context, tenant batch.TenantID, id batch.ID, item string) (v batch.ItemView, err error) {
-	none := batch.Errorf(batch.NotFound, "the batch has no item with this id")
+func (s *Store) FindItem(ctx context.Context, tenant batch.TenantID, id batch.ID, item string) (batch.ItemView, error) {
 	var b batch.Batch
-	err = s.view(ctx, func(tx *bbolt.Tx) error {
+	err := s.view(ctx, func(tx *bbolt.Tx) (err error) {
 		b, err = readBatch(tx, tenant, id)
 		return err
 	})
 	if err != nil {
-		return v, err
+		return batch.ItemView{}, err
 	}
 	if b.Options.IDField == "" {
 		index, err := strconv.Atoi(item)
 		if err != nil || strconv.Itoa(index) != item {
-			return v, none
+			return batch.ItemView{}, errNoItem
 		}
 		return s.Item(ctx, tenant, id, index)
 	}
-	hash := batch.HashID([]byte(item))
-	for n, parts := 0, max(1, len(b.Parts)); n < parts; {
-		found := false
-		err := s.view(ctx, func(tx *bbolt.Tx) error {
-			for until := time.Now().Add(readTime); n < parts && !found && time.Now().Before(until); n++ {
-				var at batch.Start
-				if len(b.Parts) > 0 {
-					at = b.Parts[n]
-				}
-				failed := error(nil)
-				err := entriesIn(tx, id, at.Key, hash, hash, func(e batch.IndexEntry) bool {
-					v, failed = readItem(tx, tenant, id, at.Item+e.Index)
-					found = failed == nil && v.ID == item
-					return failed == nil && !found
-				})
-				if err != nil || failed != nil {
-					return cmp.Or(err, failed)
-				}
+	parts := b.Parts
+	if len(parts) == 0 {
+		parts = batch.Layout{{}}
+	}
+	for len(parts) > 0 {
+		var found *batch.ItemView
+		err := s.view(ctx, func(tx *bbolt.Tx) (err error) {
+			for until := time.Now().Add(readTime); len(parts) > 0 && found == nil && err == nil && time.Now().Before(until); parts = parts[1:] {
+				found, err = findIn(tx, b, parts[0], item)
 			}
-			return nil
+			return err
 		})
-		if err != nil || found {
-			return v, err
+		if err != nil {
+			return batch.ItemView{}, err
+		}
+		if found != nil {
+			return *found, nil
 		}
 	}
-	return batch.ItemView{}, none
+	return batch.ItemView{}, errNoItem
+}
+
+var errNoItem = batch.Errorf(batch.NotFound, "the batch has no item with this id")
+
+// findIn returns the item with an id in one part, nil if that has none.
+func findIn(tx *bbolt.Tx, b batch.Batch, part batch.Start, item string) (found *batch.ItemView, err error) {
+	var failed error
+	hash := batch.HashID([]byte(item))
+	err = entriesIn(tx, b.ID, part.Key, hash, hash, func(e batch.IndexEntry) bool {
+		v, err := readItem(tx, b.Tenant, b.ID, part.Item+e.Index)
+		if failed = err; err == nil && v.ID == item {
+			found = &v
+		}
+		return err == nil && found == nil
+	})
+	return found, cmp.Or(err, failed)
 }
 
 // gathered is how many entries of an index are compared at a time at most.

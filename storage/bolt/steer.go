@@ -25,7 +25,7 @@ func (s *Store) Resume(ctx context.Context, tenant batch.TenantID, id batch.ID) 
 // steer changes where a batch goes, in one small step, and returns it as it is
 // now. Whatever is claimed while the step is under way is told to stop.
 func (s *Store) steer(ctx context.Context, tenant batch.TenantID, id batch.ID, change func(*batch.Progress) (bool, error)) (batch.Batch, error) {
-	return s.change(ctx, tenant, id, func(t *txn, e *entry) error {
+	return s.change(ctx, tenant, id, 0, func(t *txn, e *entry) error {
 		changed, err := change(&e.p)
 		if changed {
 			t.change(e)
@@ -35,11 +35,13 @@ func (s *Store) steer(ctx context.Context, tenant batch.TenantID, id batch.ID, c
 	})
 }
 
-func (s *Store) change(ctx context.Context, tenant batch.TenantID, id batch.ID, f func(*txn, *entry) error) (batch.Batch, error) {
+// change does a step about one batch, of so many bytes at most, and returns the
+// batch as it is then.
+func (s *Store) change(ctx context.Context, tenant batch.TenantID, id batch.ID, bytes int, f func(*txn, *entry) error) (batch.Batch, error) {
 	if err := s.ready(ctx); err != nil {
 		return batch.Batch{}, err
 	}
-	err := s.do(s.small, 0, func(t *txn) error {
+	err := s.do(s.small, bytes, func(t *txn) error {
 		e, err := t.batch(tenant, id)
 		if err != nil {
 			return err
@@ -62,9 +64,12 @@ func (t *txn) follow(s *Store, e *entry) {
 	})
 }
 
+// specBytes is about what the largest spec takes.
+const specBytes = 128 << 10
+
 // Amend changes a batch as its owner wants.
 func (s *Store) Amend(ctx context.Context, tenant batch.TenantID, id batch.ID, a batch.Amendment) (batch.Batch, error) {
-	return s.change(ctx, tenant, id, func(t *txn, e *entry) error {
+	return s.change(ctx, tenant, id, specBytes, func(t *txn, e *entry) error {
 		was, err := t.spec(s, e)
 		if err != nil {
 			return err

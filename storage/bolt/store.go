@@ -79,10 +79,10 @@ type Store struct {
 	ends      []queued                 // batches whose end is to be seen to
 	deadlines *rota[batch.ID]          // of batches that have one to come
 
-	stale [][]byte // hosts found at the start that are to be forgotten
-
 	reserved map[string]struct{}     // Idempotency-Keys of requests that are being received
 	uploads  map[partUpload]struct{} // of parts
+
+	stale [][]byte // hosts found at the start that are to be forgotten
 
 	tidied      chan struct{} // closed when the tidying is done
 	endsReady   chan struct{}

@@ -3,6 +3,7 @@ package bolt
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/callbatch/callbatch/batch"
@@ -185,20 +186,14 @@ func (t *txn) sweep(row []byte) (more bool, err error) {
 		return false, nil // it was kept, or is gone
 	}
 	of := row[16:] // the batch, or a part of it
-	places := []struct {
-		table  table
-		prefix []byte
-	}{{bucketBlocks, of}, {bucketIndex, of}, {bucketOpen, of}}
-	if len(of) > 16 { // nobody works on a part of an open batch: its blocks are due as they were
-		places[2].prefix = append(append(append([]byte{}, of[:16]...), make([]byte, 8)...), of[16:]...)
-	} else {
-		places = append(places, struct {
-			table  table
-			prefix []byte
-		}{bucketParts, of})
+	prefixes := map[table][]byte{bucketBlocks: of, bucketIndex: of, bucketOpen: of}
+	if len(of) == 16 {
+		prefixes[bucketParts] = of
+	} else { // nobody has worked on it: its blocks are due as they were
+		prefixes[bucketOpen] = slices.Concat(of[:16], make([]byte, 8), of[16:])
 	}
-	for _, p := range places {
-		n, err := p.table.in(t.Tx).deletePrefix(p.prefix, sweepChunk)
+	for from, prefix := range prefixes {
+		n, err := from.in(t.Tx).deletePrefix(prefix, sweepChunk)
 		if err != nil {
 			return false, err
 		}

@@ -2,11 +2,13 @@ package record
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/hex"
+	"slices"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
@@ -60,7 +62,7 @@ func same(t *rapid.T, want, got any, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(want, got, cmpopts.EquateEmpty()); d != "" {
+	if d := gocmp.Diff(want, got, cmpopts.EquateEmpty()); d != "" {
 		t.Fatal(d)
 	}
 }
@@ -84,7 +86,8 @@ func TestRecordsComeBackAsTheyWere(t *testing.T) {
 			s := batch.BlockState{Round: small.Draw(t, "round"), Closed: rapid.Bool().Draw(t, "closed")}
 			for range rapid.IntRange(0, batch.BlockItems).Draw(t, "items") {
 				s.Items = append(s.Items, batch.ItemState{
-					Status: batch.ItemStatus(rapid.IntRange(0, 5).Draw(t, "status")), Attempts: rapid.IntRange(0, 2).Draw(t, "attempts"), Due: millis(t),
+					Status: batch.ItemStatus(rapid.IntRange(0, 5).Draw(t, "status")), Attempts: rapid.IntRange(0, 2).Draw(t, "attempts"),
+					Deaths: rapid.IntRange(0, 15).Draw(t, "deaths"), Due: millis(t),
 				})
 			}
 			got, err := DecodeState(open(t, KindState, EncodeState(key, s)))
@@ -158,22 +161,59 @@ func TestRecordsComeBackAsTheyWere(t *testing.T) {
 		at := time.UnixMilli(7).UTC()
 		h := batch.Health{Host: "shop.example:443", Failures: 5, Since: at, Room: 1, Pause: time.Second, Until: at}
 		gotHealth, err := DecodeHealth(open(t, KindHealth, EncodeHealth(key, h)))
-		if d := cmp.Diff(h, gotHealth); d != "" || err != nil {
+		if d := gocmp.Diff(h, gotHealth); d != "" || err != nil {
 			t.Error(d, err)
 		}
 		r := batch.Redelivery{Tenant: batch.TenantID{1}, State: batch.MessageExhausted, Host: "h:1", Since: at, Made: at, After: batch.MessageID{2}, Wanted: 3, Reached: 1}
 		gotOrder, err := DecodeRedelivery(open(t, KindRedelivery, EncodeRedelivery(key, r)))
-		if d := cmp.Diff(r, gotOrder); d != "" || err != nil {
+		if d := gocmp.Diff(r, gotOrder); d != "" || err != nil {
 			t.Error(d, err)
 		}
+	})
+	t.Run("part", func(t *testing.T) {
+		rapid.Check(t, func(t *rapid.T) {
+			n := func() int { return small.Draw(t, "n") }
+			want := batch.Part{Number: n(), Key: rapid.Uint32().Draw(t, "key"), Items: n(), Blocks: n(), Size: int64(n()), Bytes: int64(n()), Sent: millis(t)}
+			copy(want.SHA256[:], octet.Draw(t, "sum"))
+			got, err := DecodePart(open(t, KindPart, EncodePart(key, want)))
+			same(t, want, got, err)
+		})
+	})
+	t.Run("index", func(t *testing.T) {
+		rapid.Check(t, func(t *rapid.T) {
+			var want []batch.IndexEntry
+			for _, h := range rapid.SliceOfN(rapid.Uint64(), 0, 50).Draw(t, "hashes") {
+				e := batch.IndexEntry{Hash: h, Index: small.Draw(t, "index"), Line: -1}
+				if rapid.Bool().Draw(t, "line") {
+					e.Line = e.Index + 1 + small.Draw(t, "lines before")
+				}
+				want = append(want, e)
+			}
+			slices.SortFunc(want, func(a, b batch.IndexEntry) int { return cmp.Compare(a.Hash, b.Hash) })
+			var got []batch.IndexEntry
+			err := EachEntry(open(t, KindIndex, EncodeIndex(key, want)), func(e batch.IndexEntry) bool {
+				got = append(got, e)
+				return true
+			})
+			same(t, want, got, err)
+		})
+	})
+	t.Run("binding", func(t *testing.T) {
+		rapid.Check(t, func(t *rapid.T) {
+			want := batch.Binding{Batch: id[batch.ID](t), Count: small.Draw(t, "count"), Made: millis(t)}
+			copy(want.Content[:], octet.Draw(t, "sum"))
+			got, err := DecodeBinding(open(t, KindBinding, EncodeBinding(key, want)))
+			same(t, want, got, err)
+		})
 	})
 	t.Run("spec", func(t *testing.T) {
 		want := batch.Spec{
 			ID: batch.ID{1}, Tenant: batch.TenantID{2}, Items: 3, Blocks: 4, Bytes: 5, BaseURL: "https://x.example", Created: time.UnixMilli(7).UTC(),
+			Parts:   batch.Layout{{Key: batch.PartKey(0, 1)}, {Key: batch.PartKey(1, 0), Item: 7, Block: 2}},
 			Options: batch.Options{Processor: "p", CallbackURL: "https://x.example/?a=<&>", Metadata: map[string]string{"k": "é\x00"}}.WithDefaults(),
 		}
 		got, err := DecodeSpec(open(t, KindSpec, EncodeSpec(key, want)))
-		if d := cmp.Diff(want, got); d != "" || err != nil {
+		if d := gocmp.Diff(want, got); d != "" || err != nil {
 			t.Error(d, err)
 		}
 	})
@@ -242,6 +282,9 @@ func FuzzDecode(f *testing.F) {
 		DecodeAttempt(b)
 		DecodeHealth(b)
 		DecodeRedelivery(b)
+		DecodePart(b)
+		DecodeBinding(b)
+		EachEntry(b, func(batch.IndexEntry) bool { return true })
 	})
 }
 

@@ -3,7 +3,7 @@ package record
 import "github.com/callbatch/callbatch/batch"
 
 // EncodeState returns a block's state as it stands under key: runs of equal
-// item states, so that a block which went as expected takes a few bytes.
+// item states, so that a block which went as expected takes a few bytes. Status and deaths share a byte.
 func EncodeState(key []byte, s batch.BlockState) []byte {
 	p := begin(KindState, 32)
 	p = appendInt(p, s.Round)
@@ -14,7 +14,7 @@ func EncodeState(key []byte, s batch.BlockState) []byte {
 			n++
 		}
 		p = appendInt(p, n)
-		p = append(p, byte(s.Items[i].Status))
+		p = append(p, byte(s.Items[i].Status)|byte(s.Items[i].Deaths)<<4)
 		p = appendInt(p, s.Items[i].Attempts)
 		p = appendTime(p, s.Items[i].Due)
 		i += n
@@ -28,7 +28,8 @@ func DecodeState(payload []byte) (batch.BlockState, error) {
 	s := batch.BlockState{Round: r.int(), Closed: r.byte() == 1}
 	for len(r.b) > 0 {
 		n := r.int()
-		it := batch.ItemState{Status: batch.ItemStatus(r.byte()), Attempts: r.int(), Due: r.time()}
+		b := r.byte()
+		it := batch.ItemState{Status: batch.ItemStatus(b & 0xf), Deaths: int(b >> 4), Attempts: r.int(), Due: r.time()}
 		if n < 1 || len(s.Items)+n > batch.BlockItems {
 			return s, errShape
 		}

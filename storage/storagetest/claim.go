@@ -97,6 +97,24 @@ var claiming = cases{
 		s.same("next due", []any{at.UTC(), some}, []any{hour, true})
 		s.stands(g, batch.Running, g.tally(0, 1, 3))
 	}},
+	{"an item comes with its attempts, and how many of them were deaths", func(s *fixture) {
+		s.create(sample{Items: 3})
+		s.record(batch.Report{Lease: s.claim().Lease, Started: now(), Release: true, Again: []batch.Again{
+			{Index: 0, Attempts: 2, Deaths: 2, Due: now()}, {Index: 2, Attempts: 1, Due: now()},
+		}})
+		tried := func() (made [][2]int) {
+			w := s.claim()
+			for _, it := range w.Items {
+				made = append(made, [2]int{it.Attempts, it.Deaths})
+			}
+			s.record(letGo(w))
+			return made
+		}
+		want := [][2]int{{2, 2}, {0, 0}, {1, 0}}
+		s.same("made", tried(), want)
+		s.restart()
+		s.same("made, after a restart", tried(), want)
+	}},
 	{"a block whose items all wait is claimed when the first of them is due", func(s *fixture) {
 		s.create(sample{Items: 2})
 		soon := now().Add(60 * time.Millisecond)

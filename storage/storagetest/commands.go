@@ -108,6 +108,7 @@ func (m *model) sample(rt *rapid.T) sample {
 			CallbackEvents:    rapid.SampledFrom([][]string{nil, {batch.TypeProgress}}).Draw(rt, "events"),
 			IDField:           rapid.SampledFrom([]string{"", "/id"}).Draw(rt, "id field"),
 			CallbackPageItems: rapid.IntRange(1, 4).Draw(rt, "page"),
+			MaxFailures:       rapid.SampledFrom([]batch.Tolerance{"", "", "0", "1", "30%"}).Draw(rt, "max failures"),
 		},
 	}
 	if g.Options.IDField != "" {
@@ -142,7 +143,7 @@ func (m *model) claim(rt *rapid.T) {
 		}
 		m.same("claimed items", indexes(w), b.due(n))
 		for _, it := range w.Items {
-			m.same("attempts", it.Attempts, b.items[it.Index].attempts)
+			m.same("attempts and deaths", []int{it.Attempts, it.Deaths}, []int{b.items[it.Index].attempts, b.items[it.Index].deaths})
 		}
 		m.held = append(m.held, w)
 		b.claimed = true
@@ -200,15 +201,17 @@ func (m *model) report(rt *rapid.T, w batch.Work) (r batch.Report, sound bool) {
 			continue
 		}
 		made := b.items[it.Index].attempts + 1
-		switch rapid.SampledFrom([]string{"result", "result", "result", "again", "later", ""}).Draw(rt, "outcome") {
+		switch rapid.SampledFrom([]string{"result", "result", "result", "again", "later", "death", ""}).Draw(rt, "outcome") {
 		case "result":
 			res := outcome(it.Index, it.ID)
 			res.Attempts = made
 			r.Results = append(r.Results, res)
 		case "again":
-			r.Again = append(r.Again, batch.Again{Index: it.Index, Attempts: made, Due: now()})
+			r.Again = append(r.Again, batch.Again{Index: it.Index, Attempts: made, Deaths: b.items[it.Index].deaths, Due: now()})
 		case "later":
 			r.Again = append(r.Again, batch.Again{Index: it.Index, Attempts: made, Due: now().Add(time.Hour)})
+		case "death":
+			r.Again = append(r.Again, batch.Again{Index: it.Index, Attempts: made, Deaths: min(b.items[it.Index].deaths+1, 15), Due: now()})
 		}
 	}
 	number := b.Ordinal(w.Lease.Block)
@@ -230,7 +233,7 @@ func (m *model) report(rt *rapid.T, w batch.Work) (r batch.Report, sound bool) {
 
 // apply moves the model by a report.
 func (m *model) apply(b *modelBatch, w batch.Work, r batch.Report) {
-	if b.status == batch.Queued {
+	if b.begun = true; b.status == batch.Queued {
 		b.status = batch.Running
 	}
 	for _, res := range r.Results {
@@ -238,8 +241,9 @@ func (m *model) apply(b *modelBatch, w batch.Work, r batch.Report) {
 		b.items[res.Index] = modelItem{result: &res, attempts: res.Attempts}
 	}
 	for _, a := range r.Again {
-		b.items[a.Index] = modelItem{attempts: a.Attempts, later: a.Due.After(time.Now())}
+		b.items[a.Index] = modelItem{attempts: a.Attempts, deaths: a.Deaths, later: a.Due.After(time.Now())}
 	}
+	b.strain()
 	if r.Release {
 		m.held = slices.DeleteFunc(m.held, func(o batch.Work) bool { return o.Lease == w.Lease })
 		m.dropped = append(m.dropped, w)
@@ -247,13 +251,25 @@ func (m *model) apply(b *modelBatch, w batch.Work, r batch.Report) {
 	m.settle(b)
 }
 
-func (m *model) cancel(rt *rapid.T) {
+// strain stops a batch of which more items have failed than may.
+func (b *modelBatch) strain() {
+	if !b.status.Terminal() && !b.ending() && b.done().Failed > b.Options.MaxFailures.Allows(b.Items) {
+		b.status, b.reason = batch.Canceling, batch.CodeTooManyFailures
+	}
+}
+
+// any draws a batch.
+func (m *model) any(rt *rapid.T) *modelBatch {
 	if len(m.batches) == 0 {
 		rt.Skip("no batch")
 	}
-	b := m.batches[rapid.IntRange(0, len(m.batches)-1).Draw(rt, "batch")]
+	return m.batches[rapid.IntRange(0, len(m.batches)-1).Draw(rt, "batch")]
+}
+
+func (m *model) cancel(rt *rapid.T) {
+	b := m.any(rt)
 	got, err := m.Cancel(m.ctx, b.Tenant, b.ID)
-	if b.status == batch.Completed {
+	if b.lapsed || b.status == batch.Completed {
 		m.refused(err, batch.Conflict)
 		return
 	}
@@ -265,6 +281,90 @@ func (m *model) cancel(rt *rapid.T) {
 	if got.Status != batch.Canceling && got.Status != b.status {
 		m.t.Fatalf("the batch is %v, want %v", got.Status, b.status)
 	}
+}
+
+func (m *model) pause(rt *rapid.T) {
+	b := m.any(rt)
+	got, err := m.Pause(m.ctx, b.Tenant, b.ID)
+	if b.ending() || b.status.Terminal() {
+		m.refused(err, batch.Conflict)
+		return
+	}
+	m.ok(err)
+	b.status = batch.Paused
+	m.same("status", got.Status, batch.Paused)
+}
+
+func (m *model) resume(rt *rapid.T) {
+	b := m.any(rt)
+	_, err := m.Resume(m.ctx, b.Tenant, b.ID)
+	if b.ending() || b.status.Terminal() {
+		m.refused(err, batch.Conflict)
+		return
+	}
+	m.ok(err)
+	if b.status == batch.Paused {
+		b.status = batch.Queued
+		if b.begun {
+			b.status = batch.Running
+		}
+	}
+}
+
+// amend changes where the messages go and how much may fail.
+func (m *model) amend(rt *rapid.T) {
+	b := m.any(rt)
+	var a batch.Amendment
+	if rapid.Bool().Draw(rt, "url") {
+		url := rapid.SampledFrom([]string{hook, "http://b.example/"}).Draw(rt, "callback")
+		a.CallbackURL = &url
+	}
+	if rapid.Bool().Draw(rt, "failures") {
+		may := rapid.SampledFrom([]batch.Tolerance{"", "0", "1"}).Draw(rt, "max failures")
+		a.MaxFailures = &may
+	}
+	late := a.MaxFailures != nil && (b.ending() || b.status.Terminal())
+	if late || a.CallbackURL != nil && !b.Options.Messages() {
+		_, err := m.Amend(m.ctx, b.Tenant, b.ID, a)
+		m.refused(err, batch.Conflict)
+		return
+	}
+	m.fixture.amend(b.given, a)
+	b.strain()
+	m.settle(b)
+	m.learn()
+	b.move(m)
+}
+
+// move waits until what waits does so for the host it goes to.
+func (b *modelBatch) move(m *model) {
+	if b.Options.CallbackURL == "" {
+		return
+	}
+	host := batch.CallbackHost(b.Options.CallbackURL)
+	m.eventually("messages move", func() bool {
+		return !slices.ContainsFunc(m.messagesOf(b.given), func(msg batch.Message) bool {
+			return (msg.State == batch.MessageWaiting || msg.State == batch.MessageParked) && msg.Host != host
+		})
+	})
+	for _, msg := range b.messages {
+		if msg.state == batch.MessageWaiting {
+			msg.host = host
+		}
+	}
+}
+
+// expire has the deadline of a batch pass.
+func (m *model) expire(rt *rapid.T) {
+	b := m.any(rt)
+	if b.ending() || b.status.Terminal() {
+		_, err := m.Amend(m.ctx, b.Tenant, b.ID, deadline(time.Millisecond))
+		m.refused(err, batch.Conflict)
+		return
+	}
+	m.fixture.expire(b.given)
+	b.lapsed = true
+	m.settle(b)
 }
 
 func (m *model) take(rt *rapid.T) {
@@ -336,9 +436,13 @@ func (m *model) land(o batch.AttemptOutcome) {
 		msg.manual = false
 	}
 	msg.state, msg.later = o.State, o.Due.After(time.Now())
+	msg.host = batch.CallbackHost(b.Options.CallbackURL)
+	if msg.state.Settled() && !msg.again {
+		msg.host = d.Host
+	}
 	switch {
 	case msg.again:
-		*msg = modelMessage{typ: msg.typ, state: batch.MessageWaiting, made: msg.made, attempts: msg.attempts, settled: msg.settled, manual: true}
+		*msg = modelMessage{typ: msg.typ, host: msg.host, state: batch.MessageWaiting, made: msg.made, attempts: msg.attempts, settled: msg.settled, manual: true}
 	case msg.progress() && o.State == batch.MessageWaiting && !o.Refund:
 		msg.state, msg.later = batch.MessageExhausted, false
 	}
@@ -377,18 +481,19 @@ func (m *model) redeliver(rt *rapid.T) {
 		rt.Skip("no message")
 	}
 	id := all[rapid.IntRange(0, len(all)-1).Draw(rt, "message")]
-	m.sendAgain(m.find(id.Batch).messages[id.ID], true)
+	m.find(id.Batch).sendAgain(m.find(id.Batch).messages[id.ID], true)
 	_, err := m.Redeliver(m.ctx, id.Tenant, id.ID, batch.Once{})
 	m.ok(err)
 }
 
 // sendAgain moves a message that is asked for.
-func (m *model) sendAgain(msg *modelMessage, manual bool) {
+func (b *modelBatch) sendAgain(msg *modelMessage, manual bool) {
 	if msg.state == batch.MessageSending {
 		msg.again = true
 		return
 	}
 	msg.state, msg.later, msg.manual = batch.MessageWaiting, false, manual
+	msg.host = batch.CallbackHost(b.Options.CallbackURL)
 }
 
 func (m *model) redeliverAll(rt *rapid.T) {
@@ -398,17 +503,17 @@ func (m *model) redeliverAll(rt *rapid.T) {
 		Host:   rapid.SampledFrom([]string{"", "shop.example:443", "b.example:80"}).Draw(rt, "host"),
 	}
 	m.learn()
-	var wanted []*modelMessage
+	wanted := map[*modelMessage]*modelBatch{}
 	for _, b := range m.batches {
 		for _, msg := range b.messages {
-			if own, _ := b.hosts(); b.Tenant == r.Tenant && msg.state == r.State && !msg.progress() && (r.Host == "" || r.Host == own.host) {
-				wanted = append(wanted, msg)
+			if b.Tenant == r.Tenant && msg.state == r.State && !msg.progress() && (r.Host == "" || r.Host == msg.host) {
+				wanted[msg] = b
 			}
 		}
 	}
 	m.order(r, len(wanted))
-	for _, msg := range wanted {
-		m.sendAgain(msg, false)
+	for msg, b := range wanted {
+		b.sendAgain(msg, false)
 	}
 }
 
@@ -425,7 +530,7 @@ func (m *model) restart(rt *rapid.T) {
 		m.land(o)
 	}
 	for h, known := range m.health {
-		if !known.Notable() { // that it answered is found out again
+		if !known.Notable() && (h.all || !known.Proven()) { // that it answered once is found out again
 			delete(m.health, h)
 		}
 	}

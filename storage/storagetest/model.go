@@ -23,6 +23,7 @@ func checkModel(t *testing.T, open Opener) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"open": m.openOne, "put": m.putOne, "half a part": m.halfPart, "drop": m.dropOne, "seal": m.sealOne,
 			"create": m.create, "discard": m.discard, "claim": m.claim, "record": m.record, "cancel": m.cancel,
+			"pause": m.pause, "resume": m.resume, "amend": m.amend, "expire": m.expire,
 			"claim messages": m.take, "attempted": m.attempted, "redeliver": m.redeliver, "redeliver all": m.redeliverAll,
 			"restart": m.restart, "": m.compare,
 		})
@@ -59,6 +60,9 @@ type hostOf struct {
 type modelBatch struct {
 	*given
 	status   batch.Status
+	reason   string
+	lapsed   bool // its deadline has passed
+	begun    bool // an item of it was reported on
 	claimed  bool // and so perhaps running, though nothing was reported yet
 	items    []modelItem
 	messages map[batch.MessageID]*modelMessage
@@ -67,11 +71,13 @@ type modelBatch struct {
 type modelItem struct {
 	result   *batch.Result
 	attempts int
+	deaths   int
 	later    bool // not due within the test
 }
 
 type modelMessage struct {
 	typ      string
+	host     string
 	state    batch.MessageState // parked is waiting
 	made     int
 	attempts int
@@ -98,12 +104,17 @@ func (b *modelBatch) done() (t batch.Tally) {
 		switch {
 		case it.result != nil:
 			t.Add(it.result.Status, 1)
-		case b.status.Terminal():
+		case b.status == batch.Canceled:
 			t.Canceled++
+		case b.status == batch.Expired:
+			t.Expired++
 		}
 	}
 	return t
 }
+
+// ending reports whether the end of the batch has begun.
+func (b *modelBatch) ending() bool { return b.lapsed || b.status == batch.Canceling }
 
 // span returns the items of a block, and with it how many have a result.
 func (b *modelBatch) span(number int) (items []modelItem, recorded int) {
@@ -139,7 +150,7 @@ func (b *modelBatch) due(number int) (is []int) {
 }
 
 // ranges returns how many result messages there are at least and at most:
-// while a batch is being canceled its unfinished blocks may be told of now or
+// while a batch is being ended its unfinished blocks may be told of now or
 // at the end.
 func (b *modelBatch) ranges() (least, most int) {
 	if !b.Options.Messages() || b.Options.CallbackMode == batch.ModeSummary {
@@ -148,7 +159,7 @@ func (b *modelBatch) ranges() (least, most int) {
 	for n := range b.first {
 		items, recorded := b.span(n)
 		told := recorded
-		if b.status == batch.Canceling || b.status == batch.Canceled {
+		if b.ending() || b.status == batch.Canceled {
 			told += tried(items)
 		}
 		pages := (told + b.Options.CallbackPageItems - 1) / b.Options.CallbackPageItems
@@ -158,7 +169,7 @@ func (b *modelBatch) ranges() (least, most int) {
 		if recorded == len(items) || b.status.Terminal() {
 			least += pages
 		}
-		if recorded == len(items) || b.status.Terminal() || b.status == batch.Canceling {
+		if recorded == len(items) || b.status.Terminal() || b.ending() {
 			most += pages
 		}
 	}
@@ -169,10 +180,15 @@ func (b *modelBatch) ranges() (least, most int) {
 func (m *model) settle(b *modelBatch) {
 	held := slices.ContainsFunc(m.held, func(w batch.Work) bool { return w.Lease.Block.Batch == b.ID })
 	switch {
-	case b.status == batch.Canceling && !held:
-		b.status = batch.Canceled
-	case b.status == batch.Running && b.done().Sum() == b.Items:
+	case b.status.Terminal():
+	case b.status == batch.Canceling:
+		if !held {
+			b.status = batch.Canceled
+		}
+	case b.done().Sum() == b.Items:
 		b.status = batch.Completed
+	case b.lapsed && !held:
+		b.status = batch.Expired
 	}
 }
 
@@ -189,7 +205,7 @@ func (m *model) claimable(c batch.Claim, b *modelBatch, number int) string {
 		mine++
 	}
 	switch {
-	case !b.status.Claimable():
+	case !b.status.Claimable() || b.lapsed:
 		return "the batch is " + b.status.String()
 	case !slices.Contains(c.Processors, b.Options.Processor):
 		return "its processor was not asked for"
@@ -269,6 +285,7 @@ func (m *model) heal(b *modelBatch, o batch.AttemptOutcome) {
 		return
 	}
 	own, all := b.hosts()
+	own.host, all.host = o.Delivery.Host, o.Delivery.Host // its URL may be another by now
 	m.health[own] = m.health[own].After(o.Host, o.Delivery.Started, time.Now())
 	if o.Host == batch.HostDown {
 		o.Host = batch.HostUp
@@ -279,15 +296,15 @@ func (m *model) heal(b *modelBatch, o batch.AttemptOutcome) {
 // learn takes in the messages that a step has made.
 func (m *model) learn() {
 	for _, b := range m.batches {
-		if b.status == batch.Canceled {
-			m.eventually("a canceled batch ends", func() bool { return m.batch(b.given).Status.Terminal() })
+		if b.status.Terminal() {
+			m.eventually("a batch that was stopped ends", func() bool { return m.batch(b.given).Status.Terminal() })
 		}
 		owed := 0
 		var end *modelMessage
 		for _, msg := range m.messagesOf(b.given) {
 			known := b.messages[msg.ID]
 			if known == nil {
-				known = &modelMessage{typ: msg.Type, state: batch.MessageWaiting}
+				known = &modelMessage{typ: msg.Type, host: msg.Host, state: batch.MessageWaiting}
 				if b.Options.CallbackMode == batch.ModePull {
 					known.state, known.settled = batch.MessagePulled, msg.Owed()
 				}
@@ -333,6 +350,7 @@ func (m *model) compare(*rapid.T) {
 	for _, b := range m.batches {
 		got := m.batch(b.given)
 		m.same("done", got.Done, b.done())
+		m.same("reason", got.Reason, b.reason)
 		if claimed := b.claimed && b.status == batch.Queued && got.Status == batch.Running; !claimed {
 			m.same("status", got.Status, b.status)
 		}
@@ -343,6 +361,9 @@ func (m *model) compare(*rapid.T) {
 			if state == batch.MessageParked {
 				m.same("parked though its host is open to it", m.closed(b) && !known.manual && !known.later, true)
 				state = batch.MessageWaiting
+			}
+			if !known.state.Settled() {
+				m.same("host", msg.Host, known.host)
 			}
 			m.same("message", []any{state, msg.Made, msg.Manual, msg.Again, msg.Owed() && msg.Settled}, []any{known.state, known.made, known.manual, known.again, known.settled})
 			count(&ledger, msg)

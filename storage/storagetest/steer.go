@@ -2,6 +2,7 @@ package storagetest
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"time"
 
@@ -245,6 +246,43 @@ var amending = cases{
 		h.Edition = 1
 		s.same("amended", s.renew(h), batch.Renewed{})
 		s.same("claimed", *s.claim().Spec, g.Spec)
+	}},
+	{"a claim that follows on the answer bears it, whatever claims were under way", func(s *fixture) {
+		g := s.create(sample{Items: 4, PerBlock: 1})
+		stop := make(chan struct{})
+		s.together(2, func(n int) error {
+			if n == 1 {
+				defer close(stop)
+				for bound := range 200 {
+					s.amend(g, batch.Amendment{Concurrency: new(bound + 1)})
+					ws, err := s.Claim(s.ctx, batch.Claim{Owner: "other", Processors: []string{work}, Blocks: 1, PerBatch: 4})
+					if err != nil {
+						return err
+					}
+					for _, w := range ws {
+						if w.Spec.Options.Concurrency != bound+1 {
+							return fmt.Errorf("claimed with a bound of %d after it was %d", w.Spec.Options.Concurrency, bound+1)
+						}
+						s.record(letGo(w))
+					}
+				}
+				return nil
+			}
+			for {
+				select {
+				case <-stop:
+					return nil
+				default:
+				}
+				ws, err := s.Claim(s.ctx, batch.Claim{Owner: node, Processors: []string{work}, Blocks: 2, PerBatch: 2})
+				if err != nil {
+					return err
+				}
+				for _, w := range ws {
+					s.record(letGo(w))
+				}
+			}
+		})
 	}},
 	{"what is what it was changes nothing", func(s *fixture) {
 		g := s.create(called(2, 2))

@@ -77,6 +77,13 @@ func speak(t *testing.T, h func(w *wire)) string {
 func (w *wire) untilGone() { io.Copy(io.Discard, w.in) }
 
 func TestACallIsOneRequest(t *testing.T) {
+	t.Run("of an item", func(t *testing.T) { oneRequest(t, upstream.Options{}, `1`) })
+	t.Run("of an envelope", func(t *testing.T) { oneRequest(t, upstream.Options{Envelope: true}, `{"method":"PUT","body":1}`) })
+	t.Run("that net/http would repeat by itself", func(t *testing.T) { oneRequest(t, upstream.Options{Envelope: true}, `{"method":"GET"}`) })
+	t.Run("without a body", func(t *testing.T) { oneRequest(t, upstream.Options{Envelope: true}, `{}`) })
+}
+
+func oneRequest(t *testing.T, o upstream.Options, item string) {
 	for name, end := range map[string]func(*wire){
 		"closed": func(w *wire) { w.Close() },
 		"reset":  (*wire).reset,
@@ -100,8 +107,9 @@ func TestACallIsOneRequest(t *testing.T) {
 					io.WriteString(w, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 				}
 			})
-			p := open(t, upstream.Options{URL: url})
-			first, second, third := call(`1`), call(`2`), call(`3`)
+			o.URL = url
+			p := open(t, o)
+			first, second, third := call(item), call(item), call(item)
 			first.Index, second.Index, third.Index = 1, 2, 3
 			if _, err := p.Process(t.Context(), first); err != nil {
 				t.Fatal(err)

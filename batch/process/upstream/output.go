@@ -65,7 +65,7 @@ func encode(contentType string, body []byte) (out []byte, ok bool) {
 		return []byte("null"), true
 	}
 	typ, charset := mediaType(contentType)
-	isJSON := typ == "application/json" || typ == "text/json" || strings.HasSuffix(typ, "+json")
+	isJSON := isJSON(contentType)
 	if isJSON || typ == "" {
 		if out, ok := oneLine(body); ok || isJSON {
 			return out, ok

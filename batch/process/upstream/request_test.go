@@ -13,7 +13,10 @@ func TestARequestSharesNoMemoryWithTheItem(t *testing.T) {
 		t.Fatal(err)
 	}
 	item := []byte(`{"a":1}`)
-	r := p.request(t.Context(), batch.Call{Item: item})
+	r, err := p.request(t.Context(), batch.Call{Item: item})
+	if err != nil {
+		t.Fatal(err)
+	}
 	clear(item) // ours again, while a transport may still be reading
 	if body, err := io.ReadAll(r.Body); string(body) != `{"a":1}` || err != nil {
 		t.Errorf("the body changed to %q, %v", body, err)

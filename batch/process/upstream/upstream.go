@@ -40,6 +40,12 @@ type Options struct {
 	Method  string            // POST, PUT or PATCH, since the item is the body; default POST
 	Headers map[string]string // sent with every request; taken for secrets and shown nowhere
 
+	// Envelope says that an item is {"method","path","headers","body"}, each of
+	// which may be left out: what is sent, where below URL, and what besides
+	// Headers, which win. The body is sent as the JSON it is, but a string as
+	// its text where the item's content-type says that it is not JSON.
+	Envelope bool
+
 	MaxOutput   int            // bytes of one answer, and of the output made of it; default 1 MiB
 	Concurrency int            // idle connections kept, best as many as calls at once; default 64
 	RootCAs     *x509.CertPool // who may sign the service's certificate; default: the system's
@@ -49,6 +55,8 @@ type Options struct {
 // A Processor sends items to one service, over connections of its own.
 type Processor struct {
 	template  *http.Request
+	fixed     http.Header // what an envelope does not change
+	envelope  bool
 	mask      masker
 	client    *retryablehttp.Client
 	transport *http.Transport
@@ -69,13 +77,15 @@ func New(o Options) (*Processor, error) {
 	if o.Version == "" {
 		o.Version = "dev"
 	}
-	template, err := newTemplate(o)
+	template, fixed, err := newTemplate(o)
 	if err != nil {
 		return nil, fmt.Errorf("upstream: %w", err)
 	}
 	tr := newTransport(o)
 	return &Processor{
 		template:  template,
+		fixed:     fixed,
+		envelope:  o.Envelope,
 		mask:      newMasker(template),
 		client:    newClient(tr),
 		transport: tr,
@@ -131,7 +141,11 @@ func (p plain) RoundTrip(r *http.Request) (*http.Response, error) {
 // Process sends the item once. A fault of the network, 408, 425, 429 and 5xx
 // are worth another attempt; everything else is final.
 func (p *Processor) Process(ctx context.Context, c batch.Call) ([]byte, error) {
-	resp, err := p.client.Do(p.request(ctx, c))
+	r, err := p.request(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := p.client.Do(r)
 	if err != nil {
 		return nil, fault(ctx, err, false)
 	}
