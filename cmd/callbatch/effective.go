@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"maps"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -132,28 +133,54 @@ func (p *printer) written(path []string, raw any) *yaml.Node {
 	}
 }
 
-// value writes a value, lists in one line. Of a URL it leaves secrets out.
+// value writes a value, lists in one line, without the secrets that a URL has.
 func (p *printer) value(key string, v any) *yaml.Node {
 	n := new(yaml.Node)
 	if err := n.Encode(v); err != nil {
 		panic("config: " + key + " is a plain value: " + err.Error())
 	}
+	parts := []*yaml.Node{n}
 	if n.Kind == yaml.SequenceNode {
 		n.Style |= yaml.FlowStyle
+		parts = n.Content
 	}
-	if shown := batch.MaskURL(n.Value); strings.Contains(n.Value, "://") && shown != n.Value {
-		p.masked = true
-		n.SetString(shown)
+	for _, part := range parts {
+		if shown := maskURLs(part.Value, addresses.MatchString(key)); part.Kind == yaml.ScalarNode && shown != part.Value {
+			p.masked = true
+			part.SetString(shown)
+		}
 	}
 	return n
+}
+
+var (
+	addresses = regexp.MustCompile(`^(store|processors\..+\.http\.url)$`) // that are URLs as a whole
+	userInfo  = regexp.MustCompile(`://[^/?#@\s]+@`)
+)
+
+// maskURLs leaves out who is named in a URL, with the password, and of an
+// address the values of the query too.
+func maskURLs(text string, address bool) string {
+	if address && strings.Contains(text, "://") {
+		if shown := batch.MaskURL(text); strings.ContainsAny(text, "?@") {
+			return shown
+		}
+		return text
+	}
+	return userInfo.ReplaceAllString(text, "://"+hidden+"@")
 }
 
 // hidden stands for a secret.
 const hidden = "***"
 
-// isSecret reports whether what is at path is for the server alone: a header
-// that is written down, not the name of a variable that has it.
+// isSecret reports whether what is at path is for the server, or its workers,
+// alone: a header or a variable that is written down, not the name of a
+// variable that has it.
 func isSecret(path []string) bool {
-	const header = 4 // processors, name, http, headers, name
-	return len(path) > header && path[header-1] == "headers" && (len(path) == header+1 || path[header+1] == "value")
+	const named = 4 // after processors, its name, http and headers
+	if len(path) <= named {
+		return false
+	}
+	within := path[named-2] + "." + path[named-1]
+	return (within == "http.headers" || within == "exec.env") && (len(path) == named+1 || path[named+1] == "value")
 }

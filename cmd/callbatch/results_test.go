@@ -84,7 +84,7 @@ func TestResults(t *testing.T) {
 				toFile = toFile || a == "FILE"
 				args = append(args, strings.ReplaceAll(a, "FILE", file))
 			}
-			got, stderr, code := command(t, resultsFrom(t, 3, tt.round, &asked), args...)
+			got, stderr, code := invoke(t, resultsFrom(t, 3, tt.round, &asked), args...)
 			if toFile {
 				text, err := os.ReadFile(file)
 				if err != nil {
@@ -103,7 +103,7 @@ func TestResults(t *testing.T) {
 	for _, args := range [][]string{
 		{"--format", "xml"}, {"--status", "pending"}, {"--round", "0"}, {"--after", "-2"}, {"--follow", "--format", "csv"}, {"--follow", "--round", "1"},
 	} {
-		if _, stderr, code := command(t, nil, append([]string{"results", someBatch}, args...)...); code != exitUsage {
+		if _, stderr, code := invoke(t, nil, append([]string{"results", someBatch}, args...)...); code != exitUsage {
 			t.Errorf("%q: exit %d: %s", args, code, stderr)
 		}
 	}

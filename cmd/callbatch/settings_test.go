@@ -38,7 +38,7 @@ log: {level: warn}
 			t.Fatal(err)
 		}
 		write(t, text)
-		printed, stderr, code := command(t, env, append([]string{"config", "print", file}, flags...)...)
+		printed, stderr, code := invoke(t, env, append([]string{"config", "print", file}, flags...)...)
 		if code != 0 || stderr != "" {
 			t.Fatalf("exit %d: %s", code, stderr)
 		}
@@ -56,7 +56,7 @@ log: {level: warn}
 
 	t.Run("each setting says where it comes from", func(t *testing.T) {
 		write(t, "drain: 3s\nlisten: 127.0.0.1:1\nprocessors: {a: {jq: .}}\n")
-		got, _, _ := command(t, []string{"CALLBATCH_LIMITS_RATIO=7"}, "config", "print", file, "--listen", "127.0.0.1:2")
+		got, _, _ := invoke(t, []string{"CALLBATCH_LIMITS_RATIO=7"}, "config", "print", file, "--listen", "127.0.0.1:2")
 		for _, want := range []string{
 			"listen: 127.0.0.1:2 # --listen", "drain: 3s # " + file + ":1", "ratio: 7 # CALLBATCH_LIMITS_RATIO", "jq: . # " + file + ":3",
 			"window: 168h # default", "public_url: null # default: none", "schedule: [0s, 5s, 5m, 30m, 2h, 5h, 10h, 14h, 20h, 24h] # default",
@@ -74,9 +74,12 @@ processors:
     http:
       url: https://user:hush@x.example/?key=hush
       headers: {x-a: hush, x-b: {value: hush}, x-c: {env: TOKEN}}
+  worker:
+    exec: {command: [./work, "--store=postgres://me:hush@db.example/x"], env: {A: hush, B: {value: hush}, C: {env: TOKEN}}}
+    schema: {properties: {headers: {const: shown}, url: {pattern: "^https?://"}}}
 `)
-		got, stderr, code := command(t, []string{"TOKEN=hush"}, "config", "print", file)
-		if code != 0 || strings.Contains(got, "hush") || !strings.Contains(got, "env: TOKEN") || !strings.Contains(stderr, "masked") {
+		got, stderr, code := invoke(t, []string{"TOKEN=hush"}, "config", "print", file)
+		if code != 0 || strings.Contains(got, "hush") || strings.Count(got, "env: TOKEN") != 2 || !strings.Contains(got, "const: shown") || !strings.Contains(got, "pattern: ^https?://") || !strings.Contains(stderr, "masked") {
 			t.Errorf("exit %d: %s\n%s", code, stderr, got)
 		}
 	})

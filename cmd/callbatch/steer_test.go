@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// command runs the program and returns what it wrote and its exit code.
-func command(t *testing.T, env []string, args ...string) (stdout, stderr string, code int) {
+// invoke runs the program and returns what it wrote and its exit code.
+func invoke(t *testing.T, env []string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	var out, log bytes.Buffer
 	code = run(t.Context(), args, env, strings.NewReader(""), &out, &log)
@@ -86,7 +86,7 @@ func TestSteer(t *testing.T) {
 				}
 				got = r.Method + " " + r.URL.RequestURI() + " " + string(body)
 			})
-			stdout, stderr, code := command(t, env, tt.args...)
+			stdout, stderr, code := invoke(t, env, tt.args...)
 			if got != tt.want || code != tt.exit {
 				t.Errorf("it sent %q and exits with %d, want %q and %d\n%s", got, code, tt.want, tt.exit, stderr)
 			}
@@ -112,7 +112,7 @@ func TestSteer(t *testing.T) {
 			w.WriteHeader(http.StatusAccepted)
 			io.WriteString(w, aBatch("running", 2, 1, 1))
 		})
-		stdout, stderr, code := command(t, env, "retry", someBatch, "--from-round", "1", "--wait")
+		stdout, stderr, code := invoke(t, env, "retry", someBatch, "--from-round", "1", "--wait")
 		if code != 0 || keys[0] == "" || keys[0] != keys[1] {
 			t.Errorf("exit %d, keys %q: %s", code, keys, stderr)
 		}
@@ -123,7 +123,7 @@ func TestSteer(t *testing.T) {
 
 	t.Run("a retry that is waited for fails if items do", func(t *testing.T) {
 		env := answering(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, aBatch("completed", 2, 1, 1)) })
-		if _, stderr, code := command(t, env, "retry", someBatch, "--wait"); code != exitFailedItems || !strings.Contains(stderr, "1 failed") {
+		if _, stderr, code := invoke(t, env, "retry", someBatch, "--wait"); code != exitFailedItems || !strings.Contains(stderr, "1 failed") {
 			t.Errorf("exit %d: %s", code, stderr)
 		}
 	})
@@ -154,7 +154,7 @@ func TestList(t *testing.T) {
 		},
 	} {
 		asked = nil
-		stdout, stderr, code := command(t, env, append([]string{"list"}, tt.args...)...)
+		stdout, stderr, code := invoke(t, env, append([]string{"list"}, tt.args...)...)
 		if code != 0 || asked[0] != tt.query || strings.Count(stdout, "\n") != tt.lines || !strings.Contains(stderr, tt.note) || tt.note == "" && stderr != "" {
 			t.Errorf("list %q asked for %q, exit %d:\n%s%s", tt.args, asked, code, stdout, stderr)
 		}
@@ -167,7 +167,7 @@ func TestList(t *testing.T) {
 		{"--all", "--limit", "3"},
 		{"--created-after", "24h", "--created-before", "48h"},
 	} {
-		if _, stderr, code := command(t, env, append([]string{"list"}, args...)...); code != exitUsage {
+		if _, stderr, code := invoke(t, env, append([]string{"list"}, args...)...); code != exitUsage {
 			t.Errorf("list %q: exit %d: %s", args, code, stderr)
 		}
 	}

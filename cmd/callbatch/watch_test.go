@@ -35,7 +35,7 @@ func TestWatch(t *testing.T) {
 			}
 			tell(w, 8, aBatch("completed", 1, 1, 1))
 		})
-		stdout, stderr, code := command(t, env, "watch", someBatch)
+		stdout, stderr, code := invoke(t, env, "watch", someBatch)
 		if code != exitFailedItems || fmt.Sprint(from) != "[ 7]" {
 			t.Errorf("exit %d after connections from %q: %s", code, from, stderr)
 		}
@@ -79,7 +79,7 @@ func TestWatch(t *testing.T) {
 		{[]string{"watch", someBatch}, exitUnreachable},
 		{[]string{"watch"}, exitUnreachable},
 	} {
-		if _, stderr, code := command(t, []string{"CALLBATCH_URL=http://127.0.0.1:1"}, tt.args...); code != tt.exit {
+		if _, stderr, code := invoke(t, []string{"CALLBATCH_URL=http://127.0.0.1:1"}, tt.args...); code != tt.exit {
 			t.Errorf("%q: exit %d, want %d: %s", tt.args, code, tt.exit, stderr)
 		}
 	}
@@ -94,7 +94,7 @@ func TestWatch(t *testing.T) {
 			tell(w, 1, aBatch("running", 1, 1, 0))
 			<-r.Context().Done()
 		})
-		if _, stderr, code := command(t, env, "watch", someBatch, "--timeout", "100ms"); code != exitTimeout {
+		if _, stderr, code := invoke(t, env, "watch", someBatch, "--timeout", "100ms"); code != exitTimeout {
 			t.Errorf("exit %d: %s", code, stderr)
 		}
 	})
