@@ -33,7 +33,6 @@ type Format string
 const (
 	NDJSON Format = "application/x-ndjson" // an object a line
 	CSV    Format = "text/csv"             // a row each, below a header
-	JSON   Format = "application/json"     // one document: {"data":[…],"next":…}
 )
 
 // Results is a stream of results. It is closed by its reader.

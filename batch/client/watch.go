@@ -20,7 +20,8 @@ type WatchOptions struct {
 }
 
 // Watch returns the batch with this id, or every batch of the tenant where id
-// is empty, each time it has changed, as the server tells it. A connection that
+// is empty, as it is and each time it has changed, as the server tells it. Of
+// all it begins with those that have not ended. A connection that
 // breaks is made anew and goes on where it was; where events do not come
 // through at all, the server is asked again and again instead.
 //
@@ -125,11 +126,6 @@ func (w *watcher) connect(ctx context.Context) error {
 		said, w.heard = true, time.Now()
 		quiet.Reset(silence)
 	}}
-	if w.id == "" && w.last == "" {
-		if err := w.survey(ctx); err != nil || w.over {
-			return err
-		}
-	}
 	const mostEvent = 1 << 20
 	for e, err := range sse.Read(body, &sse.ReadConfig{MaxEventSize: mostEvent}) {
 		if err != nil {
@@ -180,22 +176,6 @@ func (w *watcher) open(ctx context.Context) (*stream, error) {
 		return nil, errNoEvents
 	}
 	return &stream{ReadCloser: res.Body, req: req}, nil
-}
-
-// survey tells how the batches stand that have not ended, among the newest:
-// events are of what changes.
-func (w *watcher) survey(ctx context.Context) error {
-	const most = 200
-	p, err := w.c.List(ctx, ListOptions{Limit: most})
-	if err != nil {
-		return err
-	}
-	for i := range p.Data {
-		if b := p.Data[len(p.Data)-1-i]; !b.Terminal() && !w.yield(b) {
-			return nil
-		}
-	}
-	return nil
 }
 
 // ask is what is left where events do not come through.

@@ -82,12 +82,12 @@ func TestWatch(t *testing.T) {
 		{"a key that is none", "", 9, func(t *testing.T) []step {
 			return []step{says(401, `{"code":"unauthorized","detail":"no key"}`)}
 		}, nil, "no key"},
-		{"all: what has not ended, and then what changes", "", 3, func(t *testing.T) []step {
+		{"all, to which no end is the last", "", 3, func(t *testing.T) []step {
 			return []step{
-				asked(t, "/v1/events", "", streams(event("5", "batch.completed", completed), false)),
-				asked(t, "/v1/batches?limit=200", "", says(200, `{"data":[{"id":"bat_3","status":"paused"},{"id":"bat_2","status":"expired"},`+running+`]}`)),
+				asked(t, "/v1/events", "", streams(event("4", "batch.progress", `{"id":"bat_3","status":"paused"}`)+event("5", "batch.progress", running), true)),
+				asked(t, "/v1/events", "5", streams(event("6", "batch.completed", completed), false)),
 			}
-		}, []string{"bat_1 running", "bat_3 paused", "bat_1 completed"}, ""},
+		}, []string{"bat_3 paused", "bat_1 running", "bat_1 completed"}, ""},
 		{"all, of a server that is asked", "", 4, func(t *testing.T) []step {
 			return []step{
 				says(405, `{"code":"method_not_allowed"}`),

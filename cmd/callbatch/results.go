@@ -61,8 +61,7 @@ JSON document do.`,
 // What results may be told to select, and to write.
 var (
 	resultWords = []string{"succeeded", "failed", "canceled", "expired"}
-	formatWords = []string{"ndjson", "csv", "json"}
-	formats     = map[string]client.Format{"": client.NDJSON, "ndjson": client.NDJSON, "csv": client.CSV, "json": client.JSON}
+	formatWords = []string{"ndjson", "csv", "json"} // the last is an array of what the first has
 )
 
 // A download is what results was told to fetch.
@@ -106,11 +105,14 @@ func (d *download) complete(cmd *cobra.Command) error {
 		return usagef("--round is 1 or more")
 	case d.follow && d.round > 0:
 		return usagef("--follow is of the last round: leave out --round")
-	case d.follow && formats[d.format.word] != client.NDJSON:
+	case d.follow && !d.lines():
 		return usagef("--follow writes ndjson only")
 	}
 	return nil
 }
+
+// lines reports whether the results are written one a line.
+func (d *download) lines() bool { return d.format.word == "" || d.format.word == "ndjson" }
 
 // run writes the results to out. What is known of them must be the first that
 // arrives, and is not written again.
@@ -139,19 +141,23 @@ func (d *download) run(ctx context.Context, w *world, out io.Writer, known *bufi
 
 // once writes what one answer gives, and moves on.
 func (d *download) once(ctx context.Context, w *world, t *tap) error {
-	format := formats[d.format.word]
-	r, err := d.client.Results(ctx, d.batch, client.ResultOptions{
-		After: d.after, Status: d.status.word, Round: d.round, Follow: d.follow, Format: format,
-	})
+	o := client.ResultOptions{After: d.after, Status: d.status.word, Round: d.round, Follow: d.follow}
+	if d.format.word == "csv" {
+		o.Format = client.CSV
+	}
+	r, err := d.client.Results(ctx, d.batch, o)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	if format == client.NDJSON {
-		err = t.lines(r.Lines, d)
-	} else {
+	switch d.format.word {
+	case "csv":
 		_, err = t.out.ReadFrom(r.Lines)
 		err = errors.Join(err, t.out.Flush())
+	case "json":
+		err = t.array(r)
+	default:
+		err = t.copy(r.Lines, d)
 	}
 	if err != nil {
 		return err
@@ -168,11 +174,33 @@ type tap struct {
 	known *bufio.Reader // lines that must come first, and are not written again; nil: none
 }
 
+// array writes results as one JSON document.
+func (t *tap) array(r *client.Results) error {
+	before := "[\n"
+	for in := bufio.NewReaderSize(r.Lines, longestLine); ; {
+		line, err := in.ReadSlice('\n')
+		if err == io.EOF && len(line) == 0 {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("results: %w", err)
+		}
+		t.out.WriteString(before) // Flush tells what went wrong
+		t.out.Write(bytes.TrimSuffix(line, []byte{'\n'}))
+		before = ",\n"
+	}
+	if before == "[\n" { // there were none
+		t.out.WriteString("[")
+	}
+	t.out.WriteString("\n]\n")
+	return t.out.Flush()
+}
+
 // longestLine is the longest line of results: an output has at most 1 MiB.
 const longestLine = 4 << 20
 
-// lines writes whole lines as they come, and moves d on behind each.
-func (t *tap) lines(from io.Reader, d *download) error {
+// copy writes whole lines as they come, and moves d on behind each.
+func (t *tap) copy(from io.Reader, d *download) error {
 	in := bufio.NewReaderSize(from, longestLine)
 	for {
 		line, err := in.ReadSlice('\n')
@@ -253,7 +281,7 @@ func (d *download) intoFile(ctx context.Context, w *world) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if d.status.word != "" || formats[d.format.word] != client.NDJSON {
+	if d.status.word != "" || !d.lines() {
 		if info, err := f.Stat(); err != nil || info.Size() > 0 {
 			return errors.Join(err, fmt.Errorf("%s is not empty, and with --status or another format it is not gone on with: move it away, or give another name", d.file))
 		}

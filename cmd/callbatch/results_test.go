@@ -68,6 +68,7 @@ func TestResults(t *testing.T) {
 		{"follow into a file", lines(1, 1), 1, []string{"--follow", "-o", "FILE"}, []string{"after=-1&follow=true application/x-ndjson", "after=0&follow=true application/x-ndjson"}, lines(3, 1), 0, "asking again"},
 		{"another format, a status and a round", "", 1, []string{"--format", "csv", "--status", "failed", "--round", "1"}, []string{"round=1&status=failed text/csv"}, lines(3, 1), 0, ""},
 		{"another format does not go behind anything", lines(1, 1), 1, []string{"--format", "json", "-o", "FILE"}, nil, lines(1, 1), 1, "is not empty"},
+		{"one document", "", 1, []string{"--format", "json"}, []string{" application/x-ndjson"}, "[\n" + strings.ReplaceAll(strings.TrimSuffix(lines(3, 1), "\n"), "\n", ",\n") + "\n]\n", 0, ""},
 		{"after an item", "", 1, []string{"--after", "1"}, []string{"after=1 application/x-ndjson"}, resultLine(2, 1), 0, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
