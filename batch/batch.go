@@ -360,11 +360,11 @@ func MaskURL(raw string) string {
 	if u.RawQuery != "" {
 		var parts []string
 		for _, p := range strings.Split(u.RawQuery, "&") {
-			k, _, has := strings.Cut(p, "=")
-			if has {
-				k += "=***"
+			name, _, named := strings.Cut(p, "=")
+			if name += "=***"; !named { // then it may be a secret itself
+				name = "***"
 			}
-			parts = append(parts, k)
+			parts = append(parts, name)
 		}
 		u.RawQuery = strings.Join(parts, "&")
 	}

@@ -8,7 +8,9 @@ import (
 func TestMaskURL(t *testing.T) {
 	for raw, want := range map[string]string{
 		"https://shop.example/hooks":               "https://shop.example/hooks",
-		"https://u:p@shop.example/h?token=s3&x#f":  "https://shop.example/h?token=***&x#f",
+		"https://u:p@shop.example/h?token=s3&x#f":  "https://shop.example/h?token=***&***#f",
+		"https://shop.example/h?s3cret":            "https://shop.example/h?***",
+		"https://shop.example/h?a%3Ds3cret":        "https://shop.example/h?***",
 		"https://shop.example/h?a=1&a=2;3&b=%zz&=": "https://shop.example/h?a=***&a=***&b=***&=***",
 	} {
 		if got := MaskURL(raw); got != want {

@@ -158,7 +158,7 @@ func paginate(s Spec, l Links, results []Result, room int) []page {
 	used := 0
 	for i, r := range results {
 		scratch = AppendResult(scratch[:0], r)
-		if len(scratch)+1 > room {
+		if len(scratch) > room {
 			if shortened == nil {
 				shortened = map[int]bool{}
 			}
@@ -166,12 +166,12 @@ func paginate(s Spec, l Links, results []Result, room int) []page {
 			scratch = appendShort(scratch[:0], r, l.OutputURL(s, r.Index))
 		}
 		last := len(pages) - 1
-		if last < 0 || used+len(scratch)+1 > room || pages[last].to-pages[last].from >= s.Options.CallbackPageItems {
+		used += len(",") + len(scratch)
+		if last < 0 || used > room || pages[last].to-pages[last].from >= s.Options.CallbackPageItems {
 			pages = append(pages, page{from: i, to: i})
-			last, used = last+1, 0
+			last, used = last+1, len(scratch)
 		}
 		pages[last].to = i + 1
-		used += len(scratch) + 1
 	}
 	if len(shortened) > 0 {
 		for i := range pages {

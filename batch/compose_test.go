@@ -210,6 +210,23 @@ func TestEndMessages(t *testing.T) {
 			`"counts":{"total":2,"pending":0,"running":0,"succeeded":0,"failed":0,"canceled":2,"expired":0},"created_at":"2026-11-23T12:00:00.000Z",`+
 			`"started_at":null,"finished_at":"2026-11-23T12:00:01.000Z","messages":0,"results":[],"results_url":null}}`)
 	})
+	t.Run("a body may be as large as was asked for, and not a byte more", func(t *testing.T) {
+		s := one
+		s.Options.CallbackPageBytes = 2 * MinPageBytes
+		result := succeeded(0, `""`)
+		room := s.Options.CallbackPageBytes - len(AppendBody(nil, EndMessages(s, p, &Range{Results: []Result{result}}, linking, made)[0], []Result{result}))
+		for more, want := range map[int]int{0: 1, 1: 2} {
+			r := result
+			r.Payload = []byte(`"` + strings.Repeat("x", room+more) + `"`)
+			ms := EndMessages(s, p, &Range{Results: []Result{r}}, linking, made)
+			if len(ms) != want {
+				t.Fatalf("with %d bytes more than fit there are %d messages", more, len(ms))
+			}
+			if b := body(t, ms[0], []Result{r}); more == 0 && len(b) != s.Options.CallbackPageBytes {
+				t.Errorf("the body has %d bytes", len(b))
+			}
+		}
+	})
 	t.Run("results that do not fit go before it, and it waits for them", func(t *testing.T) {
 		s := one
 		s.Options.CallbackPageItems = 1

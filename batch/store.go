@@ -47,7 +47,7 @@ type Intake interface {
 	// order of its parts. A batch that is not open is a Conflict with reason
 	// wrong_state, parts that are no whole batch are refused as [CheckParts]
 	// does, ids that repeat in other parts are Invalid, with part and line, and
-	// a part that came or went meanwhile is a Conflict with reason parts_changed.
+	// a batch that changed meanwhile is a Conflict with reason parts_changed.
 	Seal(ctx context.Context, r Sealing, once Once) (Batch, error)
 
 	// Reserve begins a request that bears an Idempotency-Key. Bound is what came

@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"unicode"
@@ -21,13 +22,15 @@ const (
 )
 
 // echoes returns what of our request must not be kept even if the receiver
-// repeats it: the signatures, and the values of the extra headers, whole, word
-// by word and as what Basic credentials stand for. All in lower case.
-func echoes(sent http.Header, extra map[string]string) []string {
+// repeats it: the signatures, the values of the URL's query, and those of the
+// extra headers, whole, word by word and as what Basic credentials stand for.
+// All in lower case.
+func echoes(sent http.Header, query string, extra map[string]string) []string {
 	out := strings.Fields(sent["Webhook-Signature"][0])
 	for i, s := range out {
 		out[i] = strings.TrimPrefix(s, "v1,")
 	}
+	out = append(out, queryValues(query)...)
 	for _, value := range extra {
 		out = append(out, value)
 		out = append(out, strings.Fields(value)...)
@@ -41,6 +44,22 @@ func echoes(sent http.Header, extra map[string]string) []string {
 	}
 	slices.SortFunc(out, func(a, b string) int { return len(b) - len(a) }) // the whole before its parts
 	return out
+}
+
+// queryValues returns the values of a query, as they are written and as what
+// they stand for; of what has no name the whole.
+func queryValues(query string) (values []string) {
+	for part := range strings.SplitSeq(query, "&") {
+		_, value, named := strings.Cut(part, "=")
+		if !named {
+			value = part
+		}
+		values = append(values, value)
+		if plain, err := url.QueryUnescape(value); err == nil && plain != value {
+			values = append(values, plain)
+		}
+	}
+	return values
 }
 
 // basic returns the user:password of a value as RFC 7617 writes it, and the

@@ -176,7 +176,7 @@ func (s *Sender) Send(ctx context.Context, m Message) (r Result) {
 		r.fail(CategoryConnect, "an answer came before the request")
 	case err == nil:
 		defer res.Body.Close()
-		r.answered(res, echoes(headers, m.Headers))
+		r.answered(res, echoes(headers, req.URL.RawQuery, m.Headers))
 	case ctx.Err() != nil:
 		r.interrupted()
 	default:

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"strconv"
@@ -322,13 +323,16 @@ func alone(t *testing.T, name string, env ...string) (stderr string) {
 func TestNoResultTellsAQueryOrACredential(t *testing.T) {
 	echo := receive(t, func(w http.ResponseWriter, req *http.Request) {
 		w.Header().Set("X-Echo", req.Header.Get("Authorization"))
+		w.Header().Set("Location", "https://elsewhere.example"+req.RequestURI)
 		w.WriteHeader(http.StatusInternalServerError)
 		req.Header.Write(w)
+		plain, _ := url.QueryUnescape(req.RequestURI)
+		fmt.Fprintln(w, req.RequestURI, plain)
 	})
 	tlsReceiver := receiveTLS(t, nil)
 	var results []callback.Result
 	for _, url := range []string{
-		echo.URL + "/?token=qu3rys3cret", "http://" + nobody + "/?token=qu3rys3cret", tlsReceiver.URL + "/?token=qu3rys3cret",
+		echo.URL + "/?token=qu3rys3cret", echo.URL + "/?a=1&qu3rys3cret", echo.URL + "/?token=qu3ry%20%73ecret", "http://" + nobody + "/?token=qu3rys3cret", tlsReceiver.URL + "/?token=qu3rys3cret",
 		"http://10.0.0.1/?token=qu3rys3cret", "http://u:qu3rys3cret@shop.example/", "http://127.0.0.1:1/?token=qu3rys3cret%zz", rawReceiver(t, func(net.Conn) {}) + "/?token=qu3rys3cret",
 		rawReceiver(t, func(c net.Conn) { io.WriteString(c, "garbage\r\n\r\n") }) + "/?token=qu3rys3cret",
 	} {
@@ -341,7 +345,7 @@ func TestNoResultTellsAQueryOrACredential(t *testing.T) {
 		results = append(results, result)
 		at, _ := time.Parse(time.RFC3339, "2026-01-01T00:00:00Z")
 		_, mac, _ := strings.Cut(signature.Sign("x", at, nil, m.Secrets...), ",")
-		for _, secret := range []string{"qu3rys3cret", "h3ad3rs3cret", mac, m.Secrets[0].Reveal()} {
+		for _, secret := range []string{"qu3rys3cret", "qu3ry secret", "qu3ry%20%73ecret", "h3ad3rs3cret", mac, m.Secrets[0].Reveal()} {
 			if strings.Contains(fmt.Sprintf("%+v %s", result, result.ResponseBody), secret) {
 				t.Errorf("%s: the result tells a secret: %+v %s", url, result, result.ResponseBody)
 			}

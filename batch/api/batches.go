@@ -45,6 +45,7 @@ type callbackView struct {
 		Waiting   int `json:"waiting"`
 		Delivered int `json:"delivered"`
 		Exhausted int `json:"exhausted"`
+		Other     int `json:"other"` // canceled, blocked, pulled
 	} `json:"messages"`
 }
 
@@ -83,6 +84,7 @@ func (s *server) viewBatch(b batch.Batch) batchView {
 	v.Callback.Messages.Waiting = b.Messages.Waiting
 	v.Callback.Messages.Delivered = b.Messages.Delivered
 	v.Callback.Messages.Exhausted = b.Messages.Exhausted
+	v.Callback.Messages.Other = b.Messages.Other
 	return v
 }
 

@@ -29,7 +29,7 @@ func TestABatchLooksAsTheContractSays(t *testing.T) {
 	want := `{"id":"` + id.String() + `","status":"running","reason":null,"round":1,"processor":"price",` +
 		`"counts":{"total":1000,"pending":200,"running":16,"succeeded":780,"failed":4,"canceled":0,"expired":0},` +
 		`"callback":{"url":"https://shop.example/hooks?token=***","mode":"results","status":"delivering",` +
-		`"messages":{"waiting":1,"delivered":3,"exhausted":0}},` +
+		`"messages":{"waiting":1,"delivered":3,"exhausted":0,"other":0}},` +
 		`"metadata":{"run":"<nightly>"},"priority":"normal","waiting_on":"retry_backoff","rate":null,"eta":null,` +
 		`"created_at":"2026-11-23T11:00:00.005Z","started_at":"2026-11-23T11:00:01.005Z","finished_at":null,"expires_at":null,` +
 		`"links":{"self":"` + self + `","results":"` + self + `/results","messages":"` + self + `/messages","cancel":"` + self + `/cancel"}}` + "\n"

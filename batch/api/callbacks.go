@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -72,8 +73,8 @@ type hostView struct {
 	Next     *string `json:"next_attempt_at"`
 }
 
-func viewHost(h batch.Health) hostView {
-	v := hostView{Host: h.Host, Status: "failing", Failures: h.Failures, Since: timeOrNull(h.Since), Next: timeOrNull(h.Until)}
+func viewHost(h batch.Health, now time.Time) hostView {
+	v := hostView{Host: h.Host, Status: "failing", Failures: h.Failures, Since: timeOrNull(h.Since), Next: timeOrNull(h.Opens(now))}
 	switch {
 	case h.Open():
 		v.Status = "open"
@@ -88,9 +89,9 @@ func (s *server) listHosts(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	views := make([]hostView, len(hosts))
+	views, now := make([]hostView, len(hosts)), time.Now()
 	for i, h := range hosts {
-		views[i] = viewHost(h)
+		views[i] = viewHost(h, now)
 	}
 	return writeJSON(w, http.StatusOK, encode(struct {
 		Data []hostView `json:"data"`

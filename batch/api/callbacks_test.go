@@ -141,15 +141,18 @@ func TestHosts(t *testing.T) {
 		t.Errorf("none are %s", got)
 	}
 	at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	next := time.Now().Add(5 * time.Minute).Truncate(time.Millisecond)
 	w.store.hosts[w.tenants[0]] = []batch.Health{
-		{Host: "a.example:443", Failures: 7, Since: at, Pause: 10 * time.Second, Until: at.Add(time.Minute), Room: 1},
+		{Host: "a.example:443", Failures: 7, Since: at, Pause: 5 * time.Minute, Until: next, Room: 1},
+		{Host: "a.example:8443", Failures: 7, Since: at, Pause: 5 * time.Minute, Until: at.Add(5 * time.Minute), Room: 1},
 		{Host: "b.example:443", Pause: 10 * time.Second, Room: 4},
 		{Host: "c.example:8443", Failures: 2, Since: at, Room: 4},
 		{Host: "d.example:443", Failures: 1, Since: at, Pause: 5 * time.Second, Room: 2},
 	}
 	w.store.hosts[w.tenants[1]] = []batch.Health{{Host: "other.example:443", Failures: 1}}
 	want := `{"data":[` +
-		`{"host":"a.example:443","status":"open","failures":7,"since":"2026-11-23T12:00:00.000Z","next_attempt_at":"2026-11-23T12:01:00.000Z"},` +
+		`{"host":"a.example:443","status":"open","failures":7,"since":"2026-11-23T12:00:00.000Z","next_attempt_at":"` + batch.FormatTime(next) + `"},` +
+		`{"host":"a.example:8443","status":"open","failures":7,"since":"2026-11-23T12:00:00.000Z","next_attempt_at":null},` +
 		`{"host":"b.example:443","status":"recovering","failures":0,"since":null,"next_attempt_at":null},` +
 		`{"host":"c.example:8443","status":"failing","failures":2,"since":"2026-11-23T12:00:00.000Z","next_attempt_at":null},` +
 		`{"host":"d.example:443","status":"recovering","failures":1,"since":"2026-11-23T12:00:00.000Z","next_attempt_at":null}]}` + "\n"

@@ -204,7 +204,7 @@ func TestTheClientAndMessages(t *testing.T) {
 	if rotation.Secret == before || rotation.Secret != now || rotation.OldUntil == nil || time.Until(*rotation.OldUntil) > 90*time.Minute {
 		t.Errorf("rotated: until %v", rotation.OldUntil)
 	}
-	w.store.hosts[w.tenants[0]] = []batch.Health{{Host: "shop.example:443", Failures: 5, Since: time.Now(), Until: time.Now().Add(time.Hour)}}
+	w.store.hosts[w.tenants[0]] = []batch.Health{{Host: "shop.example:443", Failures: 5, Since: time.Now(), Pause: time.Minute, Until: time.Now().Add(time.Minute)}}
 	hosts, err := c.Hosts(ctx)
 	must(err)
 	if len(hosts) != 1 || hosts[0].Host != "shop.example:443" || hosts[0].Status != "open" || hosts[0].Failures != 5 || hosts[0].Since == nil || hosts[0].Next == nil {

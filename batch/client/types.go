@@ -45,6 +45,7 @@ type Callback struct {
 		Waiting   int `json:"waiting"`
 		Delivered int `json:"delivered"`
 		Exhausted int `json:"exhausted"`
+		Other     int `json:"other"` // canceled, blocked or pulled
 	} `json:"messages"`
 }
 

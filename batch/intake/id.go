@@ -42,13 +42,14 @@ func (j *judge) id(v jsontext.Value) ([]byte, *batch.Problem) {
 	case len(id) > batch.MaxItemID:
 		return bad("an id has at most %d bytes", batch.MaxItemID)
 	case !isVisible(id):
-		return bad("an id has no control, formatting or line separator characters")
+		return bad("an id has no control characters, line separators or marks that turn the direction of text")
 	}
 	return id, nil
 }
 
-// isVisible reports whether what people see of an id is what it is: nothing in
-// it breaks a line, turns the direction or takes no room.
+// isVisible reports whether an id may be shown as it is: nothing in it breaks
+// a line or turns the direction of what follows. Joiners belong to the words
+// of some languages.
 func isVisible(id []byte) bool {
 	for i := 0; i < len(id); {
 		if c := id[i]; c < utf8.RuneSelf {
@@ -59,7 +60,7 @@ func isVisible(id []byte) bool {
 			continue
 		}
 		r, size := utf8.DecodeRune(id[i:])
-		if unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) {
+		if unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp, unicode.Bidi_Control) {
 			return false
 		}
 		i += size

@@ -86,6 +86,7 @@ type seen struct {
 	ID       string
 	Status   string
 	Counts   batch.Counts
+	Started  *time.Time `json:"started_at"`
 	Callback struct {
 		Status   string
 		Messages struct{ Waiting, Delivered, Exhausted int }
@@ -307,11 +308,15 @@ func TestCancel(t *testing.T) {
 		t.Fatal(resp, err)
 	}
 	resp.Body.Close()
-	if b := s.batch(id); b.Status != "canceling" {
-		t.Errorf("it is %s while items are in flight", b.Status)
+	canceling := s.batch(id)
+	if canceling.Status != "canceling" || canceling.Started == nil {
+		t.Fatalf("it is %s, started at %v, while items are in flight", canceling.Status, canceling.Started)
 	}
 	close(gate)
 	b := s.until(id, "canceled with its messages", func(b seen) bool { return b.Status == "canceled" && b.Callback.Status == "delivered" })
+	if b.Started == nil || b.Started.After(*canceling.Started) {
+		t.Errorf("it was started at %v, then at %v", canceling.Started, b.Started)
+	}
 	if b.Counts.Succeeded < 4 || b.Counts.Succeeded+b.Counts.Canceled != 1000 {
 		t.Errorf("counts %+v", b.Counts)
 	}

@@ -34,7 +34,8 @@ type answer struct {
 	body   []byte
 }
 
-func (a *api) request(ctx context.Context, method, path, contentType string, body io.Reader) (*http.Response, error) {
+// request sends a request with headers given in pairs.
+func (a *api) request(ctx context.Context, method, path, contentType string, body io.Reader, headers ...string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, a.base+path, body)
 	if err != nil {
 		return nil, err
@@ -47,18 +48,27 @@ func (a *api) request(ctx context.Context, method, path, contentType string, bod
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
 	return a.http.Do(req)
 }
 
 // do returns the complete answer; an error means that none arrived.
-func (a *api) do(ctx context.Context, method, path, contentType string, body io.Reader) (answer, error) {
-	res, err := a.request(ctx, method, path, contentType, body)
+func (a *api) do(ctx context.Context, method, path, contentType string, body io.Reader, headers ...string) (answer, error) {
+	res, err := a.request(ctx, method, path, contentType, body, headers...)
 	if err != nil {
 		return answer{}, err
 	}
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
 	return answer{res.StatusCode, res.Header, b}, err
+}
+
+// is reports whether the answer is a problem with a code.
+func (a answer) is(status int, code string) bool {
+	var p struct{ Code string }
+	return a.status == status && json.Unmarshal(a.body, &p) == nil && p.Code == code
 }
 
 // post sends a JSON document, or nothing.

@@ -58,14 +58,18 @@ func (c *client) run(ctx context.Context) {
 // submit sends the batch. An error says that no complete answer arrived, or
 // that the server cannot take it now.
 func (c *client) submit(ctx context.Context, s *submission) error {
-	path, contentType := c.target(s)
-	body := s.body(c.trial.receiver.url())
-	if c.rnd.IntN(6) == 0 {
-		body = &dripping{ctx: ctx, rest: body}
+	if s.parts > 0 {
+		return c.submitParts(ctx, s)
 	}
-	ans, err := c.trial.api.do(ctx, http.MethodPost, path, contentType, body)
-	if errors.Is(err, syscall.ECONNREFUSED) {
+	ans, err := c.send(ctx, s)
+	if errors.Is(err, syscall.ECONNREFUSED) && !s.keyed { // with a key the transport may have sent it before
 		c.trial.ledger.unsent(s)
+	}
+	for s.keyed && ctx.Err() == nil && (err != nil || ans.is(http.StatusConflict, "idempotency_in_progress")) {
+		breathe(ctx, 10*time.Millisecond)
+		if ans, err = c.send(ctx, s); err == nil && ans.header.Get("Idempotent-Replayed") != "" {
+			c.trial.replayed.Add(1)
+		}
 	}
 	if err != nil {
 		return err // the whole batch exists or none of it: the list will tell
@@ -87,6 +91,18 @@ func (c *client) submit(ctx context.Context, s *submission) error {
 		c.trial.ledger.violate("a good submission is answered with %d %s", ans.status, ans.body)
 	}
 	return errors.New("refused")
+}
+
+func (c *client) send(ctx context.Context, s *submission) (answer, error) {
+	path, contentType := c.target(s)
+	body := s.body(c.trial.receiver.url())
+	if c.rnd.IntN(6) == 0 {
+		body = &dripping{ctx: ctx, rest: body}
+	}
+	if s.keyed {
+		return c.trial.api.do(ctx, http.MethodPost, path, contentType, body, "Idempotency-Key", s.token)
+	}
+	return c.trial.api.do(ctx, http.MethodPost, path, contentType, body)
 }
 
 func (c *client) target(s *submission) (path, contentType string) {

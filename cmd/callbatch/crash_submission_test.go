@@ -25,6 +25,8 @@ type submission struct {
 	mode      string // of the callback; empty is "results"
 	progress  bool   // is to be told as well
 	headers   bool   // extra ones
+	parts     int    // it is sent in; 0: as a whole
+	keyed     bool   // it bears an Idempotency-Key, and is sent until it is answered
 
 	mu        sync.Mutex
 	id        string // once known
@@ -48,9 +50,13 @@ func newSubmission(rnd *rand.Rand, l load) *submission {
 		idField:   rnd.IntN(3) == 0,
 		callback:  rnd.IntN(8) > 0,
 		progress:  rnd.IntN(2) == 0,
+		keyed:     rnd.IntN(2) == 0,
 	}
 	if rnd.IntN(3) == 0 {
 		s.processor = "sum"
+	}
+	if s.items >= 10 && rnd.IntN(3) == 0 {
+		s.parts = 3
 	}
 	switch rnd.IntN(12) {
 	case 0:

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -41,6 +42,7 @@ type trial struct {
 	patience time.Duration // how long a drain may stand still
 	struck   int           // kills so far
 	breakers int           // that were open when a kill came
+	replayed atomic.Int64  // submissions that were sent again and had been done
 }
 
 // newTrial sets up a server that has not been started. The directory outlives
@@ -200,7 +202,7 @@ func (tr *trial) report(t *testing.T) {
 }
 
 func (tr *trial) summary() string {
-	return fmt.Sprintf("%d kills (%d while a breaker was open), %s, %s, %s, %s, %s", tr.struck, tr.breakers,
+	return fmt.Sprintf("%d kills (%d while a breaker was open), %d submissions replayed, %s, %s, %s, %s, %s", tr.struck, tr.breakers, tr.replayed.Load(),
 		tr.ledger.summary(), tr.upstream.summary(), tr.receiver.summary(), tr.follower.summary(), tr.operator.summary())
 }
 

@@ -70,7 +70,11 @@ func describe(out io.Writer, b client.Batch) {
 	if b.Callback.URL != "" {
 		m := b.Callback.Messages
 		row("callback", "%s to %s", b.Callback.Status, b.Callback.URL)
-		row("messages", "%d delivered, %d waiting, %d exhausted", m.Delivered, m.Waiting, m.Exhausted)
+		text := fmt.Sprintf("%d delivered, %d waiting, %d exhausted", m.Delivered, m.Waiting, m.Exhausted)
+		if m.Other > 0 {
+			text += fmt.Sprintf(", %d blocked, canceled or pulled", m.Other)
+		}
+		row("messages", "%s", text)
 	}
 	for _, k := range slices.Sorted(maps.Keys(b.Metadata)) {
 		row("metadata", "%s=%s", k, b.Metadata[k])

@@ -156,6 +156,7 @@ func (t *txn) closeSome(s *Store, b queued) (done bool, err error) {
 	if err != nil {
 		return false, errBroken{err}
 	}
+	e.p.Begin(s.startOf(b.id)) // as it was shown
 	var none batch.MessageClaim
 	var out batch.Recorded
 	partial, more := partlyDone(bucketOpen.in(t.Tx).Cursor(), b, closeChunk)
@@ -207,6 +208,17 @@ func (s *Store) leased(id batch.ID) int {
 		return len(lv.leases)
 	}
 	return 0
+}
+
+// startOf returns when a batch that has not ended was first claimed by this
+// process.
+func (s *Store) startOf(id batch.ID) (at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if lv := s.live[id]; lv != nil {
+		at = lv.started
+	}
+	return at
 }
 
 // partlyDone finds open blocks that have results or attempts.

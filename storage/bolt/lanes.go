@@ -192,9 +192,7 @@ func (l *lanes) room(k laneKey, begun demand, perHost int, now time.Time) (n int
 		return max(0, perHost-inFlight), until
 	}
 	places := min(perHost, h.Allows(0, now)+l.manuals(own))
-	if n = places - inFlight; k.class() == retry {
-		n -= l.reserved(k, places, perHost)
-	}
+	n = places - inFlight - l.reserved(k, places, perHost)
 	until = h.Opens(now)
 	if everybodys := l.health(all); everybodys.Recovering() {
 		n = min(n, everybodys.Allows(l.sending(all)+begun[all], now))
@@ -205,17 +203,26 @@ func (l *lanes) room(k laneKey, begun demand, perHost int, now time.Time) (n int
 	return max(0, n), until
 }
 
-// reserved returns how many places to a host are left to messages that were
-// never tried: an eighth, at least one, and of a single one that if any waits.
+// reserved returns how many places to a host are left to messages of the other
+// class: an eighth, at least one, to those that were never tried. A single
+// place is theirs if any waits; while the breaker lets one through it is theirs
+// and of those tried before by turns, for neither may be the one that fails.
 func (l *lanes) reserved(k laneKey, places, perHost int) int {
-	switch {
-	case places > 1:
-		return max(1, places/8)
-	case perHost > 1: // one is let through for now, whichever has its turn
+	if places > 1 {
+		if k.class() == retry {
+			return max(1, places/8)
+		}
 		return 0
 	}
-	k[24] = byte(first)
-	if l.turns[first].queues(k) || l.holds(k) {
+	favoured := first
+	if h := l.health(k.host()); perHost > 1 && h.Failures%2 == 0 {
+		favoured = retry
+	}
+	if k.class() == favoured {
+		return 0
+	}
+	k[24] = byte(favoured)
+	if l.turns[favoured].queues(k) || l.holds(k) {
 		return 1
 	}
 	return 0

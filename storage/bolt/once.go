@@ -79,14 +79,14 @@ func (t *txn) bind(tenant batch.TenantID, once batch.Once, id batch.ID, count in
 	))
 }
 
-// forgetChunk is how many old bindings go in one step.
-const forgetChunk = 500
+// unbindChunk is how many old bindings go in one step.
+const unbindChunk = 500
 
-// forget removes some of the bindings that have been kept long enough.
-func (t *txn) forget() (more bool, err error) {
+// unbind removes some of the bindings that have been kept long enough.
+func (t *txn) unbind() (more bool, err error) {
 	var old [][]byte
 	c := bucketBound.in(t.Tx).Cursor()
-	for k, _ := c.First(); k != nil && len(old) < forgetChunk; k, _ = c.Next() {
+	for k, _ := c.First(); k != nil && len(old) < unbindChunk; k, _ = c.Next() {
 		if b := (batch.Binding{Made: millisTime(be.Uint64(k))}); !b.Old(t.now) {
 			break
 		}
@@ -97,5 +97,5 @@ func (t *txn) forget() (more bool, err error) {
 			return false, broken(err)
 		}
 	}
-	return len(old) == forgetChunk, nil
+	return len(old) == unbindChunk, nil
 }

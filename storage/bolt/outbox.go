@@ -158,8 +158,8 @@ func (p *picking) visit(lane laneKey, most int) {
 		p.lapsed(lane, p.now)
 	}
 	keys, next := dueIn(p.cur, lane, p.taken[lane], most, p.now)
-	if h := p.hosts[lane.host()]; len(keys) == 0 && lane.class() == first && h != nil {
-		p.release(h) // retries that left it their place
+	if h := p.hosts[lane.host()]; len(keys) == 0 && h != nil {
+		p.release(h) // those of another class that left it their place
 	}
 	switch {
 	case len(keys) > 0:

@@ -251,7 +251,7 @@ func (s *Store) Seal(ctx context.Context, r batch.Sealing, once batch.Once) (b b
 				return err
 			}
 			if sealed.Version != seen {
-				return batch.Refuse(batch.Conflict, "parts_changed", "a part came or went while the batch was being sealed: seal it again")
+				return batch.Refuse(batch.Conflict, "parts_changed", "a part came or went, or the batch was changed, while it was being sealed: seal it again")
 			}
 			if err := sealed.Seal(layout, t.now.UTC().Truncate(time.Millisecond)); err != nil {
 				return err

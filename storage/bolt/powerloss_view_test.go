@@ -67,6 +67,9 @@ func (v *viewer) batches(t batch.TenantID) error {
 
 func (v *viewer) batch(b batch.Batch) error {
 	v.line("%s items %d blocks %d bytes %d created %s options %+v", b.ID, b.Items, b.Blocks, b.Bytes, b.Created, b.Options)
+	if b.Status == batch.Open {
+		return v.parts(b)
+	}
 	ending := b.Status == batch.Canceling || b.Status == batch.Canceled
 	if ending {
 		v.line("  canceled: succeeded %d failed %d", b.Done.Succeeded, b.Done.Failed)

@@ -17,6 +17,7 @@ type worker struct {
 	store *bolt.Store
 	rnd   *rand.Rand
 	made  []batch.Batch
+	open  batch.Batch // being sent in parts; zero: none is
 	held  []batch.Work
 	sent  []batch.Delivery
 	n     int
@@ -35,6 +36,9 @@ func (w *worker) start(ctx context.Context) error {
 // step makes one call that changes something, if there is something to do.
 func (w *worker) step(ctx context.Context) error {
 	w.n++
+	if w.rnd.IntN(5) == 0 {
+		return w.parts(ctx)
+	}
 	switch k := w.rnd.IntN(23); {
 	case k < 4:
 		return w.submit(ctx)
@@ -83,7 +87,7 @@ func (w *worker) submit(ctx context.Context) error {
 		o.CallbackMode = []batch.Mode{batch.ModeResults, batch.ModeResults, batch.ModeSummary, batch.ModePull}[w.rnd.IntN(4)]
 		o.CallbackEvents = [][]string{nil, {batch.TypeProgress}}[w.rnd.IntN(2)]
 	}
-	b, err := stage.Create(ctx, batch.Spec{Options: o.WithDefaults(), Created: time.Now()}, batch.Once{})
+	b, err := stage.Create(ctx, batch.Spec{Options: o.WithDefaults(), Created: time.Now()}, w.once("create"))
 	if err != nil {
 		return fmt.Errorf("create: %w", err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/callbatch/callbatch/batch"
-	"github.com/callbatch/callbatch/storage/record"
 )
 
 // Cancel begins the end of a batch.
@@ -85,15 +84,12 @@ func (s *Store) Amend(ctx context.Context, tenant batch.TenantID, id batch.ID, a
 // amend keeps another edition of a spec. Who has the last one in hand goes on
 // with it: specs are replaced, never changed.
 func (t *txn) amend(s *Store, e *entry, was, spec *batch.Spec) error {
-	if err := bucketBatches.in(t.Tx).Put(e.key, record.EncodeSpec(e.key, *spec)); err != nil {
-		return errBroken{err}
-	}
 	if batch.CallbackHost(spec.Options.CallbackURL) != batch.CallbackHost(was.Options.CallbackURL) {
 		if err := t.beginMove(s, e.key); err != nil {
 			return errBroken{err}
 		}
 	}
-	e.spec = spec
+	e.spec, e.respec = spec, true
 	t.change(e)
 	t.after(func() {
 		if lv := s.live[spec.ID]; lv != nil && (lv.spec != nil || len(lv.leases) > 0) {

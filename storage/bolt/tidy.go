@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -10,9 +11,11 @@ import (
 )
 
 // tidyEvery is how often what was kept for a time is looked for: it is kept
-// that much longer at most. tidyPause is between the steps of what there is to
-// do.
+// that much longer at most. The first look is tidyFirst after the start: by
+// then a clock that was wrong at boot has mostly been set. tidyPause is between
+// the steps of what there is to do.
 const (
+	tidyFirst = time.Minute
 	tidyEvery = 10 * time.Minute
 	tidyPause = 20 * time.Millisecond
 )
@@ -21,7 +24,7 @@ const (
 // Idempotency-Keys, and open batches that nobody touches.
 func (s *Store) tidyLoop() {
 	defer close(s.tidied)
-	pace := time.NewTimer(0)
+	pace := time.NewTimer(tidyFirst)
 	defer pace.Stop()
 	var last []byte // among the open batches, where the pass is
 	for {
@@ -55,7 +58,7 @@ func (s *Store) tidyStep(last []byte) (more bool, next []byte, err error) {
 		return next != nil, next, err
 	}
 	err = s.do(s.bulk, 0, func(t *txn) (err error) {
-		more, err = t.forget()
+		more, err = t.unbind()
 		return err
 	})
 	return more || next != nil, next, err
@@ -64,7 +67,7 @@ func (s *Store) tidyStep(last []byte) (more bool, next []byte, err error) {
 // noneOld reports whether no binding is to be forgotten: most steps need write
 // nothing.
 func (s *Store) noneOld() (none bool) {
-	err := s.db.View(func(tx *bbolt.Tx) error {
+	err := s.view(context.Background(), func(tx *bbolt.Tx) error {
 		k, _ := bucketBound.in(tx).Cursor().First()
 		none = k == nil || !batch.Binding{Made: millisTime(be.Uint64(k))}.Old(time.Now())
 		return nil
@@ -78,7 +81,7 @@ const tidyLooks = 500
 // abandoned returns the keys of the open batches that were left alone for too
 // long, among some of those behind the last. next is nil at the end.
 func (s *Store) abandoned(last []byte) (old [][]byte, next []byte, err error) {
-	err = s.db.View(func(tx *bbolt.Tx) error {
+	err = s.view(context.Background(), func(tx *bbolt.Tx) error {
 		c := bucketUploads.in(tx).Cursor()
 		n := 0
 		for k, _ := c.Seek(append(last, 0)); k != nil; k, _ = c.Next() {

@@ -48,6 +48,23 @@ var healing = cases{
 		}
 		s.same("messages", s.messagesOf(g), before)
 	}},
+	{"those never tried and those tried before are let through by turns", func(s *fixture) {
+		bad := s.create(called(6, 1))
+		s.complete()
+		for range 5 { // of six messages, each again at once
+			s.attempted(fails(s.takeOf(bad), batch.HostDown))
+		}
+		s.create(called(1, 1))
+		s.complete()
+		s.pass(s.host(bad).Until)
+		d := s.take(anyHost(10))
+		s.same("let through first", []int{len(d), d[0].Made}, []int{1, 1})
+		s.attempted(fails(d[0], batch.HostDown))
+		s.pass(s.host(bad).Until)
+		d = s.take(anyHost(10))
+		s.same("let through next", []any{len(d), d[0].Retry()}, []any{1, true})
+		s.attempted(fails(d[0], batch.HostDown))
+	}},
 	{"how many are closed is told, also after a restart, until long after the last news", func(s *fixture) {
 		g := s.create(mine(6))
 		s.complete()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -200,6 +201,51 @@ var reading = cases{
 			s.same("another tenant's", len(s.messages(batch.MessageQuery{State: state})), 0)
 		}
 		s.same("of an unknown host", len(s.messages(batch.MessageQuery{Tenant: tenant(1), Host: "c.example:443"})), 0)
+	}},
+	{"batches are listed by what they asked for and by when they were made", func(s *fixture) {
+		var made []batch.ID // newest first
+		for n := range 8 {
+			m := nth(n)
+			m.Options.Processor = []string{work, "play"}[n%2]
+			m.Options.Metadata = map[string]string{"run": []string{"nightly", ""}[n/4], "n": strconv.Itoa(n)}
+			made = slices.Insert(made, 0, s.create(m).ID)
+		}
+		for _, limit := range []int{1, 3, 100} {
+			for _, c := range []struct {
+				q    batch.BatchQuery
+				want []batch.ID
+			}{
+				{batch.BatchQuery{Processor: "play"}, []batch.ID{made[0], made[2], made[4], made[6]}},
+				{batch.BatchQuery{Metadata: map[string]string{"run": ""}}, made[:4]},
+				{batch.BatchQuery{Metadata: map[string]string{"run": "nightly", "n": "1"}, Status: batch.Queued}, made[6:7]},
+				{batch.BatchQuery{Metadata: map[string]string{"run": "nightly"}, Status: batch.Paused}, nil},
+				{batch.BatchQuery{Since: made[2]}, made[:3]},
+				{batch.BatchQuery{Since: batch.FirstID(made[2].Time()), Before: &made[0]}, made[1:3]},
+				{batch.BatchQuery{Since: batch.FirstID(made[0].Time().Add(time.Millisecond))}, nil},
+				{batch.BatchQuery{Since: made[7], Before: &made[7]}, nil},
+				{batch.BatchQuery{Since: made[5], Processor: work}, []batch.ID{made[1], made[3], made[5]}},
+			} {
+				c.q.Tenant, c.q.Limit = tenant(1), limit
+				s.same("list", s.list(c.q), c.want)
+			}
+		}
+	}},
+	{"what is made while a list is walked moves no page of it", func(s *fixture) {
+		var want, got []batch.ID
+		for n := range 5 {
+			want = slices.Insert(want, 0, s.create(nth(n)).ID)
+		}
+		q := batch.BatchQuery{Tenant: tenant(1), Limit: 2}
+		for more := true; more; {
+			list, next, err := s.Batches(s.ctx, q)
+			s.ok(err)
+			for _, b := range list {
+				got = append(got, b.ID)
+			}
+			s.create(nth(10 + len(got)))
+			q.Before, more = next, next != nil
+		}
+		s.same("list", got, want)
 	}},
 	{"another tenant's is not there", func(s *fixture) {
 		m := called(2, 1)

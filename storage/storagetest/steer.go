@@ -197,7 +197,8 @@ var steering = cases{
 		for range 20 {
 			g := s.create(called(2, 2))
 			w := s.claim()
-			late := g.Created.Add(2 * time.Millisecond)
+			soon := g.Created.Add(2 * time.Millisecond)
+			var late batch.Batch
 			var canceled, lapsed error
 			s.together(3, func(n int) (err error) {
 				switch n {
@@ -207,15 +208,14 @@ var steering = cases{
 				case 1:
 					_, canceled = s.Cancel(s.ctx, g.Tenant, g.ID)
 				default:
-					time.Sleep(time.Until(late))
-					var b batch.Batch
-					b, lapsed = s.Amend(s.ctx, g.Tenant, g.ID, deadline(time.Millisecond))
-					if lapsed == nil {
-						g.Spec = b.Spec
-					}
+					time.Sleep(time.Until(soon))
+					late, lapsed = s.Amend(s.ctx, g.Tenant, g.ID, deadline(time.Millisecond))
 				}
 				return nil
 			})
+			if lapsed == nil {
+				g.Spec = late.Spec
+			}
 			for _, err := range []error{canceled, lapsed} {
 				if batch.CodeOf(err) != batch.Conflict {
 					s.ok(err)

@@ -227,8 +227,11 @@ func (w *worker) stoppedByOthers() bool {
 	default:
 		return false
 	}
+	if w.told || w.cmd.ProcessState == nil { // nobody may know how, if SIGCHLD is ignored
+		return false
+	}
 	status, ok := w.cmd.ProcessState.Sys().(syscall.WaitStatus)
-	if !ok || !status.Signaled() || w.told {
+	if !ok || !status.Signaled() {
 		return false
 	}
 	s := status.Signal()
