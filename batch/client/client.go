@@ -73,6 +73,7 @@ type SubmitOptions struct {
 // not tried again by itself: after [Unreachable] with Unknown set the batch
 // may or may not exist, and only with an idempotency key is it safe to ask. A
 // body that is an io.Closer is closed.
+// Where the body has validate_only set, the error is a *[Checked].
 func (c *Client) Submit(ctx context.Context, body io.Reader, o SubmitOptions) (Batch, error) {
 	req, err := c.request(ctx, http.MethodPost, "/v1/batches", optionsQuery(o.Options), body)
 	if err != nil {
@@ -80,9 +81,25 @@ func (c *Client) Submit(ctx context.Context, body io.Reader, o SubmitOptions) (B
 	}
 	describe(req, o.ContentType, o.ContentEncoding, o.Length)
 	bear(req, o.IdempotencyKey)
-	var b Batch
-	_, err = c.decode(req, &b)
-	return b, err
+	var answer submitted
+	_, err = c.decode(req, &answer)
+	if err == nil && answer.Valid {
+		err = &Checked{Total: answer.Total}
+	}
+	return answer.Batch, err
+}
+
+// Checked says that there is no batch: it was only to be checked, and is fine.
+type Checked struct{ Total int } // items
+
+func (c *Checked) Error() string {
+	return fmt.Sprintf("it was only to be checked: %d items are valid", c.Total)
+}
+
+// submitted is the answer to a submission.
+type submitted struct {
+	Batch
+	validity
 }
 
 // Validate has a batch checked in full, and nothing of it kept. It returns how
@@ -269,6 +286,8 @@ func genuine(answer any) bool {
 		return a.ID != ""
 	case *validity:
 		return a.Valid
+	case *submitted:
+		return a.ID != "" || a.Valid
 	case *FeedPage:
 		return a.Next != ""
 	case *Part:

@@ -11,9 +11,11 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode"
 
 	"golang.org/x/sync/errgroup"
 
@@ -76,30 +78,31 @@ func (s *submission) convoy(ctx context.Context, w *world, c *client.Client, f *
 func (v *convoy) open(ctx context.Context) (b client.Batch, err error) {
 	kept, found := v.mark.recall()
 	if v.resume != "" {
-		if b, err = v.c.Batch(ctx, v.resume); err != nil {
-			return b, err
-		}
-		if b.Status != batch.Open.String() {
-			return b, fmt.Errorf("%s is %s: it lacks no part", b.ID, printable(b.Status, mostShown))
-		}
-		found = found && kept.Batch == b.ID
-	} else if found {
-		b, err = v.c.Batch(ctx, kept.Batch)
-		var refused *client.Error
-		if errors.As(err, &refused) && exitCodeOf(refused) == exitNotFound {
-			found, err = false, nil
-		}
-		if err != nil {
-			return b, err
-		}
+		found = found && kept.Batch == v.resume
 	}
 	v.mark.PartSize = cmp.Or(int64(v.partSize), v.usualSize())
 	if found {
 		v.mark.PartSize = cmp.Or(int64(v.partSize), kept.PartSize)
 	}
-	if found || v.resume != "" {
-		return b, nil
+	if v.resume != "" {
+		b, err = v.c.Batch(ctx, v.resume)
+		if err == nil && b.Status != batch.Open.String() {
+			err = fmt.Errorf("%s is %s: it lacks no part", printable(b.ID, mostShown), printable(b.Status, mostShown))
+		}
+		return b, err
 	}
+	if found {
+		b, err = v.c.Batch(ctx, kept.Batch)
+		var refused *client.Error
+		if !errors.As(err, &refused) || exitCodeOf(refused) != exitNotFound {
+			return b, err
+		}
+	}
+	return v.begin(ctx)
+}
+
+// begin makes the batch, and a bookmark of it.
+func (v *convoy) begin(ctx context.Context) (b client.Batch, err error) {
 	key := cmp.Or(v.key, rand.Text())
 	if b, err = persist(ctx, v.w, func() (client.Batch, error) { return v.c.OpenBatch(ctx, v.options, key) }); err != nil {
 		return b, err
@@ -146,7 +149,7 @@ func (v *convoy) send(ctx context.Context) (b client.Batch, err error) {
 		if within.Err() != nil {
 			break
 		}
-		v.begin(p)
+		v.note(p)
 		g.Go(func() error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", v.file, err)
@@ -204,8 +207,8 @@ func (v *convoy) compare() error {
 	return nil
 }
 
-// begin takes note of where a piece begins.
-func (v *convoy) begin(p piece) {
+// note takes note of where a piece begins.
+func (v *convoy) note(p piece) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.lines = append(v.lines, p.line)
@@ -288,12 +291,22 @@ func (v *convoy) abandon(ctx context.Context, err error) error {
 	case hopeless(err) || errors.Is(err, errChanged):
 		return err
 	}
-	command := "callbatch submit " + v.file + " --resume " + v.id
+	command := "callbatch submit " + quote(v.file) + " --resume " + v.id
 	if v.mark.PartSize != v.usualSize() {
 		command += fmt.Sprintf(" --part-size %d", v.mark.PartSize)
 	}
 	fmt.Fprintf(v.w.stderr, "the upload is not done; this goes on with it:\n  %s\n", printable(command, mostLine))
 	return err
+}
+
+// quote writes a word so that a shell takes it as it is.
+func quote(word string) string {
+	if word != "" && !strings.ContainsFunc(word, func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("/._-+=:@%", r)
+	}) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
 // hopeless reports whether the file as it is will never be taken.

@@ -109,7 +109,7 @@ func (s *submission) register(f *pflag.FlagSet) {
 	f.BoolVar(&s.check, "validate-only", false, "have everything checked, and nothing kept")
 	f.StringVar(&s.key, "idempotency-key", "", "`key` under which the same is taken only once, also by another command (default one of its own)")
 	f.BoolVar(&s.parts, "parts", false, "send the file in parts, as one over 64 MiB is anyway")
-	f.Var(&s.partSize, "part-size", "how large the parts are (default 16MiB, or more for so many)")
+	f.Var(&s.partSize, "part-size", "how large the parts are (default 16MiB, more where there would be too many)")
 	f.StringVar(&s.resume, "resume", "", "go on with the parts of this `batch`")
 	s.vigil.register(f)
 }
@@ -189,6 +189,9 @@ func (s *submission) run(ctx context.Context, w *world, c *client.Client, o outp
 		return s.validate(ctx, w, c, in, info, o)
 	}
 	b, err := s.upload(ctx, w, c, in, info)
+	if checked := (*client.Checked)(nil); errors.As(err, &checked) { // the document says so
+		return writeValid(w, checked.Total, o)
+	}
 	if err != nil {
 		return err
 	}
@@ -269,12 +272,16 @@ func (s *submission) validate(ctx context.Context, w *world, c *client.Client, i
 	if err != nil {
 		return err
 	}
+	return writeValid(w, total, o)
+}
+
+func writeValid(w *world, total int, o output) error {
 	if o == outputJSON {
 		return writeDocument(w, struct {
 			Valid bool `json:"valid"`
 			Total int  `json:"total"`
 		}{true, total})
 	}
-	_, err = fmt.Fprintf(w.stdout, "valid: %d items\n", total)
+	_, err := fmt.Fprintf(w.stdout, "valid: %d items\n", total)
 	return err
 }
