@@ -10,6 +10,8 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path"
 	"path/filepath"
@@ -17,8 +19,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/callbatch/callbatch/batch"
+	"github.com/callbatch/callbatch/batch/client"
+	"github.com/callbatch/callbatch/batch/server"
 )
 
 // A dock is a server that takes batches in parts.
@@ -293,4 +300,69 @@ func TestConvoy(t *testing.T) {
 			t.Errorf("exit %d: %s", code, stderr)
 		}
 	})
+}
+
+// TestBrokenUpload is an upload to a real server that is broken off and goes
+// on: every line of the file is one item, in its place.
+func TestBrokenUpload(t *testing.T) {
+	const lines = 5000
+	s := &stand{own: true}
+	t.Cleanup(func() {
+		if err := s.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	err := s.serve(t.Context(), server.Options{
+		Listen: "127.0.0.1:0", Store: filepath.Join(t.TempDir(), "callbatch.db"), Dev: true, DefaultProcessor: "same",
+		Processors: map[string]server.Processor{"same": {
+			Do: batch.ProcessorFunc(func(_ context.Context, c batch.Call) ([]byte, error) { return c.Item, nil }),
+		}},
+		Limits: server.Limits{MinFree: 16 << 20, MinWork: 8 << 20},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, err := url.Parse(s.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var puts atomic.Int32
+	proxy := httputil.NewSingleHostReverseProxy(to)
+	env := append(answering(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut && puts.Add(1) == 20 {
+			cancel()
+		}
+		proxy.ServeHTTP(w, r)
+	}), "XDG_CACHE_HOME="+t.TempDir())
+	file := filepath.Join(t.TempDir(), "items.ndjson")
+	fill(t, file, lines)
+
+	var out, log bytes.Buffer
+	args := []string{"submit", file, "--part-size", "1000B", "--wait"}
+	if code := run(ctx, args, env, nil, &out, &log); code != exitInterrupted || out.Len() > 0 {
+		t.Fatalf("exit %d: %s%s", code, &out, &log)
+	}
+	sent := puts.Load()
+	if code := run(t.Context(), args, env, nil, &out, &log); code != 0 {
+		t.Fatalf("exit %d: %s", code, &log)
+	}
+	if again := puts.Load() - sent; again > 50-15 {
+		t.Errorf("%d of 50 parts were sent after %d were before", again, sent)
+	}
+	results, err := s.client.Results(t.Context(), strings.TrimSpace(out.String()), client.ResultOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer results.Close()
+	n := 0
+	for r, err := range results.All() {
+		if err != nil || string(r.Output) != strconv.Itoa(n) || r.Index != n {
+			t.Fatalf("result %d is %+v, %v", n, r, err)
+		}
+		n++
+	}
+	if n != lines {
+		t.Errorf("%d results for %d lines", n, lines)
+	}
 }

@@ -26,6 +26,7 @@ import (
 
 // A stand is a server to be measured, with what belongs around it.
 type stand struct {
+	url       string // of the server
 	client    *client.Client
 	processor string // that does nothing, of a server of our own; empty: the server's default
 	upstream  string // processor that asks the upstream; empty: there is none
@@ -140,6 +141,7 @@ func (s *stand) serve(ctx context.Context, o server.Options) error {
 
 // connect makes the client, which keeps a connection for each caller.
 func (s *stand) connect(url, key string) (err error) {
+	s.url = url
 	transport := &http.Transport{MaxIdleConnsPerHost: standFlight}
 	s.client, err = client.New(client.Options{
 		URL: url, Key: key, UserAgent: "callbatch/" + readBuild().Version, HTTP: &http.Client{Transport: transport},
