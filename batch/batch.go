@@ -248,6 +248,8 @@ type Progress struct {
 	Round    int
 	Done     Tally     // of the current round: what has a result
 	Open     int       // blocks of the round that are not finished
+	LaidOut  int       // of a later round: blocks that were looked at for what it has to do in them
+	Kept     int       // of Done: items that had failed before the round and are not in it
 	Accepted time.Time // when it was accepted or sealed, or the round opened: its deadline counts from here
 	Expires  time.Time // the deadline; zero: none
 	Lapsed   bool      // the deadline has passed: nothing starts any more, and what is left will expire
@@ -290,6 +292,11 @@ func (t *Tally) Add(s ItemStatus, n int) {
 // Plus returns the two tallies together.
 func (t Tally) Plus(u Tally) Tally {
 	return Tally{t.Succeeded + u.Succeeded, t.Failed + u.Failed, t.Canceled + u.Canceled, t.Expired + u.Expired}
+}
+
+// Minus returns the tally without what u counts.
+func (t Tally) Minus(u Tally) Tally {
+	return Tally{t.Succeeded - u.Succeeded, t.Failed - u.Failed, t.Canceled - u.Canceled, t.Expired - u.Expired}
 }
 
 // A Ledger counts the messages of a batch by how they stand.

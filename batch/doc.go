@@ -41,6 +41,13 @@
 // which is tried once and replaced by the next. And whoever has a message may
 // follow its links without a key, for as long as the batch is there ([Links]).
 //
+// What did not succeed in a batch that has ended can be tried again in its next
+// [Round]. Opening one is a small step, too: its blocks are laid out after it,
+// some at a time. What an item's result is follows from what was recorded of
+// it and from how the rounds ended ([Rounds]). A batch that is deleted, or was
+// kept long enough, leaves a tombstone at once, and what it held goes bit by
+// bit.
+//
 // # A batch
 //
 //	         parts, seal
@@ -89,9 +96,9 @@
 // # What holds at every moment
 //
 //   - A batch that was answered with 202 survives any crash, whole.
-//   - An item ends with exactly one recorded result a round. It may be tried
-//     more than once, always with the same idempotency key, and is never
-//     recorded twice: a [Report] whose lease is another's changes nothing.
+//   - An item ends with exactly one recorded result in each round it is in. It
+//     may be tried more than once, always with the same idempotency key, and is
+//     never recorded twice: a [Report] whose lease is another's changes nothing.
 //   - Nothing is shown that a crash could take back. Counts sum to the total
 //     in every answer.
 //   - The end of a batch and the message announcing it are one transaction.
@@ -107,8 +114,8 @@
 // [Progress.Resume], [Progress.Amend]. What do its deadline and its failures:
 // [Progress.Lapse], [Progress.Strain]. Is the batch over: [Progress.Over].
 // What does a report change: [BlockState.Apply], [Progress.Absorb]. When is
-// the next try: [Policy.Next]. Is it the item that kills its workers:
-// [Failure.At]. What goes into which message: [RangeMessages],
+// the next try: [Policy.Next]. Is it the item that kills its workers, or the
+// process: [Failure.At], [Fatal]. What goes into which message: [RangeMessages],
 // [EndMessages], [ProgressMessage]. What does an attempt leave behind:
 // [Message.Close], [Health.After]. May the terminal message go:
 // [Progress.Deliver]. May a host be sent more: [Health.Allows]. What is sent

@@ -119,6 +119,6 @@ func EndedResult(index int, id string, p Progress, attempts int) Result {
 type Again struct {
 	Index    int
 	Attempts int // made so far
-	Deaths   int // how many of them ended in the death of a worker
+	Deaths   int // of workers at it, or of the process
 	Due      time.Time
 }

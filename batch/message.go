@@ -12,12 +12,16 @@ const (
 	TypeTest      = "callback.test"
 )
 
-// Terms are what holds for all messages of a store. The zero value is the
-// contract's.
+// Terms are what holds for all batches and messages of a store. The zero value
+// is the contract's, but for the retention.
 type Terms struct {
 	Hold   time.Duration // longest wait of a terminal message for the result messages; default 60 s
 	Window time.Duration // from when a message is made, or redelivered, until its last attempt may start; default 7 days
 	Links  Links         // what the links in messages are signed with
+
+	// Retention is from the end of a batch until it is removed, if nothing is
+	// owed then. Zero: it stays; only a server knows how long it should.
+	Retention time.Duration
 }
 
 // WithDefaults returns t with the zero fields filled in.

@@ -59,9 +59,19 @@ func (p Policy) Next(made int, f *Failure, rnd func() float64) (wait time.Durati
 	return max(wait, p.Hold(f)), true
 }
 
-// MostDeaths is how often the worker of an item may die of it in a round. The
-// item is poison then, and not tried again.
+// MostDeaths is how often the worker of an item may die of it in a round, or
+// the whole process. The item is poison then, and not tried again.
 const MostDeaths = 3
+
+// Fatal returns how an item fails that has taken the process with it too often,
+// nil for one that has not. A death that an item may be the cause of is on
+// record before the item begins, and taken back if it was none.
+func Fatal(deaths int) *Failure {
+	if deaths < MostDeaths {
+		return nil
+	}
+	return &Failure{Code: CodePoison, Message: fmt.Sprintf("the process died %d times while it was worked on", deaths)}
+}
 
 // At returns f as it is to be judged for an item whose workers died deaths
 // times before, and how often they have by now.

@@ -49,6 +49,13 @@ func TestPolicy(t *testing.T) {
 			t.Errorf("what is no death counts as one: %d, %+v", deaths, f)
 		}
 	})
+	t.Run("so is one that the process died of three times", func(t *testing.T) {
+		for deaths := range 5 {
+			if f := Fatal(deaths); (f != nil) != (deaths >= 3) || f != nil && (f.Code != CodePoison || f.Retry) {
+				t.Errorf("after %d deaths: %+v", deaths, f)
+			}
+		}
+	})
 	if wait, _ := (Policy{}).Next(4, &Failure{Retry: true}, func() float64 { return 0 }); wait != 0 {
 		t.Errorf("full jitter goes down to nothing, not %s", wait)
 	}

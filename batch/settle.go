@@ -18,27 +18,18 @@ type BlockState struct {
 type ItemState struct {
 	Status   ItemStatus
 	Attempts int       // that were counted
-	Deaths   int       // how many of them ended in the death of a worker; 0 to 15, and 0 once there is a result
+	Deaths   int       // of workers at it, or of the process; 0 to 15, and 0 once there is a result
 	Due      time.Time // earliest next attempt; zero: at once
 }
 
-// In returns the state as it counts in a round for a block of n items: what
-// succeeded in an earlier round keeps its result, everything else begins
-// again. So opening a round touches no block.
+// In returns the state as it counts in a round for a block of n items. What is
+// there of an earlier round says nothing in a later one: that begins with a
+// state of its own ([Rounds.Begin]).
 func (s BlockState) In(round, n int) BlockState {
-	if s.Items == nil {
+	if s.Items == nil || s.Round != round {
 		return BlockState{Round: round, Items: make([]ItemState, n)}
 	}
-	if s.Round == round {
-		return s
-	}
-	next := BlockState{Round: round, Items: slices.Clone(s.Items)}
-	for i, it := range next.Items {
-		if it.Status != ItemSucceeded {
-			next.Items[i] = ItemState{}
-		}
-	}
-	return next
+	return s
 }
 
 // Apply moves the block's items as a report says and returns what it

@@ -26,7 +26,7 @@ func (p *Progress) Cancel() (changed bool, err error) {
 	case p.Status == Canceling || p.Status == Canceled:
 		return false, nil
 	case p.ending() || !p.Status.CanBecome(Canceling):
-		return false, p.wrongState("only a batch that has not ended can be canceled")
+		return false, p.wrongState("only a batch that is sealed and has not ended can be canceled")
 	}
 	p.Status = Canceling
 	p.Version++
@@ -77,7 +77,7 @@ func (p *Progress) Lapse(now time.Time) (changed bool) {
 
 // Strain begins the end of a batch of which more items failed than may.
 func (p *Progress) Strain(s Spec) (changed bool) {
-	if p.ending() || p.Done.Failed <= s.Options.MaxFailures.Allows(s.Items) || !p.Status.CanBecome(Canceling) {
+	if p.ending() || p.Done.Failed-p.Kept <= s.Options.MaxFailures.Allows(s.Items) || !p.Status.CanBecome(Canceling) {
 		return false
 	}
 	p.Status, p.Reason = Canceling, CodeTooManyFailures

@@ -68,6 +68,21 @@ type Intake interface {
 	// now. Messages that wait for the host of another URL move to the new
 	// one's lane, whatever crashes.
 	Amend(ctx context.Context, tenant TenantID, id ID, a Amendment) (Batch, error)
+
+	// Retry opens the next round of a batch that has ended, for what it names
+	// ([Progress.Retry]), and returns the batch as it is now. It is one step
+	// however many items there are; what a round has to do is laid out after
+	// it, so that Claim finds blocks of it little by little. Of several calls
+	// for one round one wins; the others are a Conflict with reason
+	// wrong_round. A name of no item, or of one that has succeeded, is Invalid.
+	Retry(ctx context.Context, tenant TenantID, id ID, r Retry, once Once) (Batch, error)
+
+	// Delete takes a batch away ([Progress.Delete]): from then on whatever asks
+	// for it is refused with Gone, and after [TombstoneTime] with NotFound; its
+	// messages are in no list and are not sent. What it occupied is freed
+	// little by little. Batches that were kept long enough go in the same way
+	// by themselves ([Progress.Outlived]).
+	Delete(ctx context.Context, tenant TenantID, id ID, force bool) error
 }
 
 // A Sink receives items. It is used by one goroutine.
@@ -121,7 +136,8 @@ type Sealing struct {
 // Reader is what status needs. It answers while writers are busy or gone.
 // Every call is bounded in time and in bytes; what is longer is paged.
 type Reader interface {
-	// Batch returns a batch of the tenant, else NotFound.
+	// Batch returns a batch of the tenant, else NotFound; one that was deleted
+	// is Gone, as for every call below.
 	Batch(ctx context.Context, tenant TenantID, id ID) (Batch, error)
 
 	// Batches lists the tenant's batches, newest first. A page may be empty and
@@ -129,7 +145,7 @@ type Reader interface {
 	Batches(ctx context.Context, q BatchQuery) (list []Batch, next *ID, err error)
 
 	// Results returns a page of the batch's results in input order. A page
-	// may be empty and not the last.
+	// may be empty and not the last. A round there is not is NotFound.
 	Results(ctx context.Context, tenant TenantID, id ID, q ResultQuery) (ResultPage, error)
 
 	// Item returns one item with its result, if it has one. An index outside
@@ -199,6 +215,7 @@ type ResultQuery struct {
 	Bytes  int        // stop after this many payload bytes; default 1 MiB
 	Status ItemStatus // 0: any
 	Prefix bool       // stop before the first unfinished item
+	Round  int        // results as this round left them; 0: the current one
 }
 
 // A ResultPage is a run of results. Next is where the following page begins.
@@ -311,6 +328,8 @@ type Work struct {
 	Spec  *Spec // shared and not to be changed; another when its owner amends it
 	Round int
 	Items []WorkItem
+
+	Expires time.Time // from when on nothing of it is to be started; zero: never
 }
 
 // A WorkItem is an item to be worked on.
@@ -319,7 +338,7 @@ type WorkItem struct {
 	ID       string // the client's own; empty means the index as text
 	Raw      []byte
 	Attempts int // counted so far
-	Deaths   int // how many of them ended in the death of a worker
+	Deaths   int // of workers at it, or of the process
 }
 
 // A Report says what became of claimed items. A claim may be reported on
@@ -352,9 +371,15 @@ type Holding struct {
 
 // Renewed answers a Renew.
 type Renewed struct {
-	Lost    []Lease // another's by now: drop the work
-	Stop    []ID    // start nothing more of these batches and release their blocks
-	Amended []*Spec // of another edition than what is held; shared and not to be changed
+	Lost    []Lease   // another's by now: drop the work
+	Stop    []ID      // start nothing more of these batches and release their blocks
+	Amended []Amended // of another edition than what is held
+}
+
+// Amended is what holds for a batch since its owner changed it.
+type Amended struct {
+	Spec    *Spec     // shared and not to be changed
+	Expires time.Time // as in Work
 }
 
 // Outbox is how messages reach their receivers. What keeps one dead or slow
@@ -484,6 +509,10 @@ type Keeper interface {
 	// Check walks every record and every invariant, and returns what is
 	// wrong; nil if the store is sound.
 	Check(ctx context.Context) error
+
+	// Crashed reports whether the store was not closed the last time: its
+	// process died. Then an item may have been what it died of.
+	Crashed() bool
 
 	// Failed is closed when the store cannot know its state any more.
 	Failed() <-chan struct{}

@@ -13,7 +13,7 @@ import (
 
 // Options say how a store works; the zero value is right for a server.
 type Options struct {
-	Terms  batch.Terms  // of messages; Links.Key is the store's own
+	Terms  batch.Terms  // of batches and messages; Links.Key is the store's own
 	Logger *slog.Logger // default: discards
 }
 

@@ -25,16 +25,22 @@ func (rt route) input() (query, body string, headers []string) {
 		return "", "1\n", []string{"Content-Type", "application/x-ndjson"}
 	case rt.method == http.MethodPatch:
 		return "", `{"priority":"low"}`, []string{"Content-Type", "application/json"}
+	case strings.HasSuffix(rt.path, "/retry"):
+		return "", `{"from_round":1}`, []string{"Content-Type", "application/json"}
 	case slices.Contains(rt.params, "id"):
 		return "?id=0", "", nil
 	}
 	return "", "", nil
 }
 
-// ids returns what the path's id may be in a tenant: one that is there.
+// ids returns what the path's id may be in a tenant: one that is there, and in
+// a state that lets the row answer.
 func (w *world) ids(rt route, tenant batch.TenantID) fmt.Stringer {
-	done := 0
-	if strings.HasSuffix(rt.path, "/output") {
+	done, last := 0, batch.ItemSucceeded
+	switch {
+	case strings.HasSuffix(rt.path, "/retry"):
+		done, last = 1, batch.ItemFailed
+	case strings.HasSuffix(rt.path, "/output"), rt.method == "DELETE":
 		done = 1
 	}
 	if strings.Contains(rt.path, "/parts") || strings.HasSuffix(rt.path, "/seal") {
@@ -44,7 +50,10 @@ func (w *world) ids(rt route, tenant batch.TenantID) fmt.Stringer {
 		}
 		return w.store.putOpen(tenant, parts)
 	}
-	b := w.store.put(tenant, 1, done)
+	b := w.store.put(tenant, 1, 0)
+	if done == 1 {
+		w.store.change(b, func(b *fakeBatch) { b.finish(0, last, `{"total":6}`) })
+	}
 	if strings.HasPrefix(rt.path, "/v1/messages/") {
 		return w.store.putMessage(tenant, b)
 	}
@@ -87,7 +96,7 @@ func TestTenancy(t *testing.T) {
 				if f, u := fmt.Sprint(foreign.header), fmt.Sprint(unknown.header); f != u {
 					t.Errorf("another's:\n%s\nnobody's:\n%s", f, u)
 				}
-				if id, ok := foreignID.(batch.ID); ok && (w.store.batches[id].Status != was || w.store.batches[id].Edition > 0) {
+				if id, ok := foreignID.(batch.ID); ok && (w.store.batches[id].Status != was || w.store.batches[id].Edition > 0 || w.store.batches[id].deleted) {
 					t.Error("the other's batch is another now")
 				}
 				if id, ok := foreignID.(batch.MessageID); ok && w.store.messages[id].Manual {

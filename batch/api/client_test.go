@@ -212,6 +212,49 @@ func TestTheClientAndMessages(t *testing.T) {
 	}
 }
 
+// TestTheClientAndRounds holds what the client does with batches that have
+// ended against the API.
+func TestTheClientAndRounds(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	c, err := client.New(client.Options{URL: w.server.URL, Key: w.admin()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, _ := w.over()
+	hour := time.Hour
+	o := client.RetryOptions{FromRound: 1, IDs: []string{"3"}, Indexes: []int{8}, ExpiresIn: &hour, IdempotencyKey: "k"}
+	for range 2 {
+		b, err := c.Retry(ctx, id.String(), o)
+		if err != nil || b.Round != 2 || b.Expires == nil {
+			t.Fatalf("%+v, %v", b, err)
+		}
+	}
+	if got := w.store.retries; len(got) != 1 || got[0].IDs[0] != "3" || got[0].Indexes[0] != 8 || *got[0].ExpiresIn != hour {
+		t.Errorf("it was asked for %+v", got)
+	}
+	rs, err := c.Results(ctx, id.String(), client.ResultOptions{Round: 1})
+	if err != nil || rs.Incomplete {
+		t.Fatalf("the first round: %v", err)
+	}
+	rs.Close()
+	var e *client.Error
+	if err := c.Delete(ctx, id.String(), true); !errors.As(err, &e) || e.Code != "wrong_state" {
+		t.Errorf("of one that is worked on: %v", err)
+	}
+	id, _ = w.over()
+	w.store.change(id, func(b *fakeBatch) { b.Messages.Waiting = 1 })
+	if err := c.Delete(ctx, id.String(), false); !errors.As(err, &e) || e.Code != "messages_pending" {
+		t.Errorf("of one whose messages are owed: %v", err)
+	}
+	if err := c.Delete(ctx, id.String(), true); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.Batch(ctx, id.String()); !errors.As(err, &e) || e.Code != "gone" {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
 func TestTheClientAndParts(t *testing.T) {
 	ctx := context.Background()
 	w := newWorld(t)

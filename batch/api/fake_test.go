@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -21,6 +22,7 @@ type fakeStore struct {
 	secrets  map[batch.TenantID][]batch.Secret
 	hosts    map[batch.TenantID][]batch.Health
 	orders   []batch.Redelivery
+	retries  []batch.Retry
 	keys     []batch.Key
 	bindings map[string]batch.Binding
 	reserved map[string]bool
@@ -41,6 +43,8 @@ type fakeBatch struct {
 	items   []batch.Item
 	results map[int]batch.Result
 	parts   []fakePart // by number
+	past    []batch.Round
+	deleted bool
 }
 
 type fakePart struct {
@@ -144,6 +148,9 @@ func (f *fakeStore) of(tenant batch.TenantID, id batch.ID) (*fakeBatch, error) {
 	b, ok := f.batches[id]
 	if !ok || b.Tenant != tenant {
 		return nil, noSuch()
+	}
+	if b.deleted {
+		return nil, batch.Errorf(batch.Gone, "it was deleted")
 	}
 	return b, nil
 }
@@ -369,6 +376,43 @@ func (f *fakeStore) Amend(_ context.Context, tenant batch.TenantID, id batch.ID,
 	})
 }
 
+func (f *fakeStore) Retry(_ context.Context, tenant batch.TenantID, id batch.ID, r batch.Retry, once batch.Once) (batch.Batch, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b, err := f.of(tenant, id)
+	if err != nil {
+		return batch.Batch{}, err
+	}
+	var c batch.Choice
+	if r.Named() {
+		c.Items = r.Indexes
+		for _, i := range r.Indexes {
+			c.Were.Add(b.results[i].Status, 1)
+		}
+	}
+	f.retries = append(f.retries, r)
+	spec, was, err := b.Progress.Retry(b.Spec, r, c, time.Now())
+	if err != nil {
+		return batch.Batch{}, err
+	}
+	f.bind(tenant, once, id, 0)
+	b.Spec, b.past = spec, append(b.past, was)
+	return b.Batch, nil
+}
+
+func (f *fakeStore) Delete(_ context.Context, tenant batch.TenantID, id batch.ID, force bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b, err := f.of(tenant, id)
+	if err == nil {
+		err = b.Progress.Delete(force)
+	}
+	if err == nil {
+		b.deleted = true
+	}
+	return err
+}
+
 func (f *fakeStore) Batch(_ context.Context, tenant batch.TenantID, id batch.ID) (batch.Batch, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -408,6 +452,9 @@ func (f *fakeStore) Results(_ context.Context, tenant batch.TenantID, id batch.I
 	limit := q.Limit
 	if f.pageSize > 0 {
 		limit = min(limit, f.pageSize)
+	}
+	if _, err := (batch.Rounds{Past: b.past, Now: b.Progress}).At(cmp.Or(q.Round, b.Round)); err != nil {
+		return batch.ResultPage{}, err
 	}
 	p := batch.ResultPage{Batch: b.Batch, Next: q.From}
 	for ; p.Next < b.Items && len(p.Results) < limit; p.Next++ {

@@ -133,7 +133,7 @@ func TestMethods(t *testing.T) {
 	id := w.store.put(w.tenants[0], 1, 1).String()
 	for path, allow := range map[string]string{
 		"/v1/batches":                    "GET, HEAD, POST",
-		"/v1/batches/" + id:              "GET, HEAD, PATCH",
+		"/v1/batches/" + id:              "DELETE, GET, HEAD, PATCH",
 		"/v1/batches/" + id + "/cancel":  "POST",
 		"/v1/batches/" + id + "/results": "GET, HEAD",
 		"/livez":                         "GET, HEAD",

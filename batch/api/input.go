@@ -27,21 +27,26 @@ func (r *request) input(into any) error {
 // inputBytes returns the body of a small call, of one of some content types;
 // nothing if there is none.
 func (r *request) inputBytes(kinds ...string) ([]byte, error) {
+	return r.inputUpTo(mostInput, kinds...)
+}
+
+// inputUpTo is inputBytes for a call whose body may have so many bytes.
+func (r *request) inputUpTo(most int64, kinds ...string) ([]byte, error) {
 	if r.ContentLength == 0 {
 		return nil, nil
 	}
 	if err := checkForm(r.Header, kinds); err != nil {
 		return nil, err
 	}
-	tooLarge := batch.Refuse(batch.TooLarge, "body_too_large", "the body of this call has at most %d bytes", mostInput)
-	if r.ContentLength > mostInput {
+	tooLarge := batch.Refuse(batch.TooLarge, "body_too_large", "the body of this call has at most %d bytes", most)
+	if r.ContentLength > most {
 		return nil, tooLarge
 	}
-	b, err := io.ReadAll(io.LimitReader(r.Body, mostInput+1))
+	b, err := io.ReadAll(io.LimitReader(r.Body, most+1))
 	switch {
 	case err != nil:
 		return nil, brokenOff(r.Request)
-	case len(b) > mostInput:
+	case int64(len(b)) > most:
 		return nil, tooLarge
 	}
 	return b, nil

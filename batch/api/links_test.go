@@ -47,7 +47,9 @@ func TestLinks(t *testing.T) {
 					}
 				}
 				w.do("GET", results+"&limit=0", "", "").is(400, "bad_limit")
-				w.do("GET", results+"&round=2", "", "").is(400, "unknown_parameter")
+				w.do("GET", results+"&round=1", "", "").is(200, "")
+				w.do("GET", results+"&round=2", "", "").is(404, "no_such_round")
+				w.do("GET", results+"&first=2", "", "").is(400, "unknown_parameter")
 			}
 		})
 	}

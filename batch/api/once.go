@@ -14,6 +14,7 @@ import (
 var keyed = []string{
 	"POST /v1/batches",
 	"POST /v1/batches/{id}/seal",
+	"POST /v1/batches/{id}/retry",
 	"POST /v1/messages/{id}/redeliver",
 	"POST /v1/messages/redeliver",
 }

@@ -30,7 +30,10 @@ func (s *server) results(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	if page.Batch.Done.Sum() < page.Batch.Items {
+	if q.Round == 0 { // a retry meanwhile changes nothing of this answer
+		q.Round = page.Batch.Round
+	}
+	if q.Round == page.Batch.Round && page.Batch.Done.Sum() < page.Batch.Items {
 		w.Header().Set("Callbatch-Incomplete", "true")
 	}
 	w.WriteHeader(http.StatusOK)
@@ -74,6 +77,9 @@ func resultQuery(r *request) (q batch.ResultQuery, limit int, err error) {
 		return q, 0, err
 	}
 	if limit, err = number(r.query, "limit", 1, math.MaxInt); err != nil {
+		return q, 0, err
+	}
+	if q.Round, err = number(r.query, "round", 1, 0); err != nil {
 		return q, 0, err
 	}
 	q.From, q.Limit = after+1, min(limit, resultsPage)

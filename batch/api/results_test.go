@@ -103,7 +103,7 @@ func TestResults(t *testing.T) {
 	for query, code := range map[string]string{
 		"?after=-2": "bad_after", "?after=": "bad_after", "?after=x": "bad_after", "?limit=0": "bad_limit",
 		"?status=pending": "bad_status", "?status=running": "bad_status", "?status=ok": "bad_status", "?status=": "bad_status",
-		"?follow=true": "unknown_parameter", "?round=1": "unknown_parameter",
+		"?follow=true": "unknown_parameter", "?round=0": "bad_round", "?round=x": "bad_round", "?round=": "bad_round",
 	} {
 		t.Run(query+" is refused", func(t *testing.T) { w.get(path+query).is(400, code) })
 	}

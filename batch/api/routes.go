@@ -56,7 +56,8 @@ func routes() []route {
 		{"GET", "/v1/batches", toRead, []string{"status", "processor", metadataParam, "created_after", "created_before", "limit", "cursor"}, noBody, (*server).listBatches},
 		{"GET", "/v1/batches/{id}", toRead, nil, noBody, (*server).getBatch},
 		{"PATCH", "/v1/batches/{id}", toSubmit, nil, aBody, (*server).amend},
-		{"GET", "/v1/batches/{id}/results", toRead, []string{"after", "limit", "status", batch.LinkParam}, noBody, (*server).results},
+		{"DELETE", "/v1/batches/{id}", toSubmit, []string{"force"}, noBody, (*server).remove},
+		{"GET", "/v1/batches/{id}/results", toRead, []string{"after", "limit", "status", "round", batch.LinkParam}, noBody, (*server).results},
 		{"GET", "/v1/batches/{id}/parts", toEither, nil, noBody, (*server).listParts},
 		{"PUT", "/v1/batches/{id}/parts/{part}", toSubmit, []string{anyParam}, aBody, (*server).putPart},
 		{"DELETE", "/v1/batches/{id}/parts/{part}", toSubmit, nil, noBody, (*server).deletePart},
@@ -67,6 +68,7 @@ func routes() []route {
 		{"POST", "/v1/batches/{id}/cancel", toSubmit, nil, noBody, (*server).cancel},
 		{"POST", "/v1/batches/{id}/pause", toSubmit, nil, noBody, (*server).pause},
 		{"POST", "/v1/batches/{id}/resume", toSubmit, nil, noBody, (*server).resume},
+		{"POST", "/v1/batches/{id}/retry", toSubmit, nil, aBody, (*server).retry},
 
 		{"GET", "/v1/batches/{id}/messages", toRead, []string{"status", "host", "limit", "cursor"}, noBody, (*server).listOfBatch},
 		{"GET", "/v1/messages", toRead, []string{"status", "host", "limit", "cursor"}, noBody, (*server).listMessages},

@@ -18,7 +18,7 @@ type Test struct {
 // TestCallback has one signed message sent to a URL now and returns what came
 // of it. headers are extra ones; nil: none.
 func (c *Client) TestCallback(ctx context.Context, url string, headers map[string]string) (t Test, err error) {
-	err = c.post(ctx, "/v1/callbacks/test", "", struct {
+	err = c.post(ctx, "/v1/callbacks/test", struct {
 		URL     string            `json:"url"`
 		Headers map[string]string `json:"headers,omitempty"`
 	}{url, headers}, &t)
@@ -41,7 +41,7 @@ type Rotation struct {
 // RotateSecret makes a new secret. Those before sign beside it for keep, at
 // most 7 days; 0 ends them at once.
 func (c *Client) RotateSecret(ctx context.Context, keep time.Duration) (r Rotation, err error) {
-	err = c.post(ctx, "/v1/callbacks/secret/rotate", "", struct {
+	err = c.post(ctx, "/v1/callbacks/secret/rotate", struct {
 		Keep string `json:"keep_old_for"`
 	}{keep.String()}, &r)
 	return r, err

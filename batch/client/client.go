@@ -204,9 +204,13 @@ func (c *Client) call(ctx context.Context, method, path string, q url.Values, in
 	return err
 }
 
-// post makes a call with a body and decodes the answer. A key that is not
-// empty makes it idempotent.
-func (c *Client) post(ctx context.Context, path, key string, in, into any) error {
+// post makes a call with a body and decodes the answer.
+func (c *Client) post(ctx context.Context, path string, in, into any) error {
+	return c.postOnce(ctx, path, "", in, into)
+}
+
+// postOnce is post with an idempotency key, which may be empty.
+func (c *Client) postOnce(ctx context.Context, path, idempotencyKey string, in, into any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return fmt.Errorf("POST %s: %w", path, err)
@@ -218,7 +222,7 @@ func (c *Client) post(ctx context.Context, path, key string, in, into any) error
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	bear(req, key)
+	bear(req, idempotencyKey)
 	_, err = c.decode(req, into)
 	return err
 }

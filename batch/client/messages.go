@@ -90,7 +90,7 @@ type Redelivery struct {
 // has taken it upon itself when this returns.
 func (c *Client) RedeliverAll(ctx context.Context, r Redelivery) (count int, err error) {
 	var answer struct{ Count int }
-	err = c.post(ctx, "/v1/messages/redeliver", "", r, &answer)
+	err = c.post(ctx, "/v1/messages/redeliver", r, &answer)
 	return answer.Count, err
 }
 

@@ -26,32 +26,30 @@ func (c *Client) Resume(ctx context.Context, id string) (b Batch, err error) {
 	return b, err
 }
 
-// RetryOptions say which items of a finished batch go into its next round.
-// Without IDs and Indexes all do that did not succeed.
+// RetryOptions say what the next round of a batch is for: without IDs and
+// Indexes for all that did not succeed.
 type RetryOptions struct {
-	FromRound int           // the round the caller has seen; another is a conflict
-	IDs       []string      // only these, by the client's own ids
-	Indexes   []int         // only these, by their place
-	ExpiresIn time.Duration // how long the round may take; 0: as long as it does
+	FromRound int            // the round that has ended; another is a conflict
+	IDs       []string       // of items
+	Indexes   []int          // of items
+	ExpiresIn *time.Duration // its deadline, from now; 0: none; nil: the batch's own, anew
 
-	// IdempotencyKey makes a repeated call safe: the round is opened once. It
-	// is empty where that does not matter.
-	IdempotencyKey string
+	IdempotencyKey string // makes it safe to ask again; default none
 }
 
-// Retry opens the next round of a finished batch and returns the batch as it
-// is now.
+// Retry opens the next round of a batch that has ended and returns the batch
+// as it is now.
 func (c *Client) Retry(ctx context.Context, id string, o RetryOptions) (b Batch, err error) {
-	body := struct {
+	in := struct {
 		FromRound int      `json:"from_round"`
 		IDs       []string `json:"ids,omitempty"`
 		Indexes   []int    `json:"indexes,omitempty"`
 		ExpiresIn string   `json:"expires_in,omitempty"`
 	}{FromRound: o.FromRound, IDs: o.IDs, Indexes: o.Indexes}
-	if o.ExpiresIn > 0 {
-		body.ExpiresIn = o.ExpiresIn.String()
+	if o.ExpiresIn != nil {
+		in.ExpiresIn = o.ExpiresIn.String()
 	}
-	err = c.post(ctx, batchPath(id)+"/retry", o.IdempotencyKey, body, &b)
+	err = c.postOnce(ctx, batchPath(id)+"/retry", o.IdempotencyKey, in, &b)
 	return b, err
 }
 

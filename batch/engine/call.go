@@ -28,23 +28,38 @@ func (l *lane) do(t *term, r *run) {
 	work := &r.block.work
 	start := time.Now()
 	now := start
+	w := l.watch(r, now)
 	for pos, ok := r.begin(); ok; pos, ok = r.begin() {
 		it := &work.Items[pos]
+		if f := w.fatal(pos); f != nil {
+			l.condemn(r, pos, f, now)
+			continue
+		}
+		waited := w.waited
+		if !w.begin(t.parent, pos) { // we stop, or the block is another's
+			w.stop(pos)
+			break
+		}
+		if w.waited != waited {
+			now = time.Now()
+		}
 		out, f := l.attempt(t.at(now), batch.Call{
 			Batch: work.Spec.ID, Index: it.Index, ID: batch.ItemText(it.ID, it.Index),
 			Round: work.Round, Attempt: it.Attempts + 1, Item: slices.Clip(it.Raw),
 		})
 		if t.parent.Err() != nil {
+			w.stop(pos)
 			break
 		}
 		now = time.Now()
 		r.tried++
 		l.settle(r, pos, out, f, now)
-		if f != nil && (f.Down || f.RetryAfter > 0) {
-			r.giveBack(r.cut()) // the gate may be shut for the rest
+		r.urgent = r.alone()
+		if r.urgent || f != nil && (f.Down || f.RetryAfter > 0) {
+			r.giveBack(r.cut()) // the gate may be shut for the rest, or others wait for their place
 		}
 	}
-	r.took = now.Sub(start)
+	r.took = max(0, now.Sub(start)-w.waited)
 	l.e.count(l.name, r)
 }
 
@@ -72,6 +87,15 @@ func (l *lane) settle(r *run, pos int, out []byte, f *batch.Failure, now time.Ti
 		}
 		res.Status, res.Payload = batch.ItemFailed, f.JSON()
 	}
+	r.results = append(r.results, res)
+	r.bytes += len(res.Payload)
+}
+
+// condemn ends the item at pos without another try.
+func (l *lane) condemn(r *run, pos int, f *batch.Failure, now time.Time) {
+	it := &r.block.work.Items[pos]
+	res := batch.Result{Index: it.Index, ID: it.ID, Attempts: max(it.Attempts, it.Deaths), Finished: now, Status: batch.ItemFailed, Payload: f.JSON()}
+	l.log.Error("an item is not tried again: the process died of it", "batch_id", r.block.work.Spec.ID, "index", it.Index, "deaths", it.Deaths)
 	r.results = append(r.results, res)
 	r.bytes += len(res.Payload)
 }

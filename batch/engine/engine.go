@@ -20,6 +20,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/callbatch/callbatch/batch"
 	"github.com/callbatch/callbatch/callback"
 )
@@ -33,6 +35,7 @@ type Store interface {
 	MessagesChanged() <-chan struct{}
 	Body(ctx context.Context, m batch.Message) ([]byte, error)
 	Secrets(ctx context.Context, tenant batch.TenantID, fresh batch.Secret) ([]batch.Secret, error)
+	Crashed() bool
 	Failed() <-chan struct{}
 	Err() error
 }
@@ -124,14 +127,18 @@ type Engine struct {
 	room     signal // there may be room for more blocks
 	claimed  signal // there is something to renew
 
+	watching time.Time           // until then runs inside the process are on record before they begin
+	inside   *semaphore.Weighted // a place for each run inside the process, all of them for one that is to be alone
+
 	mu         sync.Mutex // guards what follows, and what it says of lanes and hands
 	jobs       map[batch.ID]*job
 	held       hands
 	noted      []*block // with something to record
-	unrecorded int      // bytes of outcomes
-	asking     bool     // a claim is under way
-	halted     bool     // nothing starts any more
-	stale      bool     // nothing starts until leases are renewed
+	charges    []*charge
+	unrecorded int  // bytes of outcomes
+	asking     bool // a claim is under way
+	halted     bool // nothing starts any more
+	stale      bool // nothing starts until leases are renewed
 }
 
 // New returns an engine over a store. It panics if a processor lacks its Do.
@@ -148,6 +155,10 @@ func New(s Store, o Options) *Engine {
 		}
 		e.lanes[name] = newLane(e, name, p)
 		e.order = append(e.order, e.lanes[name])
+	}
+	e.inside = semaphore.NewWeighted(everyPlace)
+	if s.Crashed() {
+		e.watching = time.Now().Add(watchTime)
 	}
 	e.courier = newCourier(s, o)
 	e.life, e.end = context.WithCancel(context.Background())

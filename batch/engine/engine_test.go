@@ -288,6 +288,32 @@ func TestFairness(t *testing.T) {
 	})
 }
 
+func TestDeadline(t *testing.T) {
+	bubble(t, "nothing starts from a batch's deadline on, also when it was moved", func(t *testing.T, m *memory) {
+		var last atomic.Int64
+		start(t, m, procs(engine.Processor{Concurrency: 2, Do: batch.ProcessorFunc(func(ctx context.Context, c batch.Call) ([]byte, error) {
+			last.Store(time.Now().UnixNano())
+			return c.Item, nap(ctx, 70*time.Millisecond)
+		})}))
+		id := m.submit(spec(1, batch.Options{ExpiresIn: time.Hour}), 10_000, 256)
+		begun := time.Now()
+		expires := func(in time.Duration) {
+			d := in
+			m.amend(id, batch.Amendment{ExpiresIn: &d})
+		}
+		time.Sleep(time.Second)
+		expires(5 * time.Second)
+		time.Sleep(time.Second)
+		expires(10_040 * time.Millisecond)
+		time.Sleep(20 * time.Second)
+		if at := time.Unix(0, last.Load()).Sub(begun); at < 9900*time.Millisecond || at >= 10_040*time.Millisecond {
+			t.Errorf("the last item was started after %v", at)
+		}
+		m.cancel(id)
+		m.await(t, id)
+	})
+}
+
 func TestBounds(t *testing.T) {
 	// gauge notes the most calls at once.
 	gauge := func(most *atomic.Int64) batch.Processor {

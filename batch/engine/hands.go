@@ -23,6 +23,7 @@ type tenant struct {
 // A job is a batch of which this node holds blocks.
 type job struct {
 	spec   *batch.Spec
+	until  time.Time // nothing is started from then on; zero: no such time
 	lane   *lane
 	tenant *tenant
 	line   turn[*job] // among the tenant's batches
@@ -31,7 +32,10 @@ type job struct {
 }
 
 // first returns the job's first block with something to grant, or nil.
-func (j *job) first() *block {
+func (j *job) first(now time.Time) *block {
+	if !j.until.IsZero() && !now.Before(j.until) {
+		return nil // the store will say to let go
+	}
 	if most := j.spec.Options.Concurrency; most > 0 && j.runs >= most {
 		return nil
 	}
@@ -62,6 +66,7 @@ type block struct {
 	bytes   int       // of these outcomes
 	since   time.Time // when the first of them came
 	noted   bool      // the recorder knows that there is something to record
+	urgent  bool      // and that it is to be recorded at once
 	stopped bool      // nothing more of it begins
 	closed  bool      // the last report is on its way, or the lease is lost: nothing more is kept
 }
@@ -113,6 +118,8 @@ type run struct {
 	up      bool      // somebody answered
 	down    bool      // the last attempt had no answer
 	hold    time.Time // the other side asked to be left alone until then
+	urgent  bool      // what became of it is to be recorded at once
+	places  int64     // it has of those inside the process
 }
 
 // begin returns the position of the next item; ok is false if the run is over.
@@ -140,7 +147,7 @@ func (r *run) reset(b *block, s span, now time.Time) {
 	r.next.Store(int64(s.from))
 	r.results, r.again, r.back = r.results[:0], r.again[:0], r.back[:0]
 	r.bytes, r.tried, r.took = 0, 0, 0
-	r.up, r.down, r.hold = false, false, time.Time{}
+	r.up, r.down, r.hold, r.urgent = false, false, time.Time{}, false
 }
 
 // settle gives what became of the run to its block and returns how many bytes
@@ -160,6 +167,7 @@ func (r *run) settle() int {
 	if b.results == nil && len(r.results) > 0 {
 		b.results = make([]batch.Result, 0, len(b.work.Items))
 	}
+	b.urgent = b.urgent || r.urgent
 	b.results = append(b.results, r.results...)
 	b.again = append(b.again, r.again...)
 	b.bytes += r.bytes
@@ -184,8 +192,8 @@ func (e *Engine) keep(works []batch.Work) {
 		if j == nil {
 			j = l.open(w.Spec)
 		}
-		if w.Spec.Edition > j.spec.Edition {
-			j.spec = w.Spec
+		if w.Spec.Edition >= j.spec.Edition {
+			j.spec, j.until = w.Spec, w.Expires
 		}
 		b := &block{work: w, job: j, size: sizeOf(w), claimed: now}
 		j.blocks = append(j.blocks, b)

@@ -83,10 +83,10 @@ func (l *lane) line(j *job) {
 
 // next returns the batch whose turn it is and its block, or nil if there is
 // nothing to grant. Whoever has nothing to be granted leaves the line here.
-func (l *lane) next() (*job, *block) {
+func (l *lane) next(now time.Time) (*job, *block) {
 	for t := l.ready.head(); t != nil; t = l.ready.head() {
 		for j := t.who.ready.head(); j != nil; j = t.who.ready.head() {
-			if b := j.who.first(); b != nil {
+			if b := j.who.first(now); b != nil {
 				return j.who, b
 			}
 			t.who.ready.leave()
@@ -110,7 +110,7 @@ func (l *lane) grant(r *run, now time.Time) (ok bool, wait time.Duration) {
 	if l.e.halted || l.e.stale || l.e.unrecorded > mostUnrecorded {
 		return false, 0
 	}
-	j, b := l.next()
+	j, b := l.next(now)
 	if b == nil {
 		return false, 0
 	}
@@ -208,12 +208,13 @@ func (l *lane) finish(r *run) bool {
 	b := r.block
 	l.e.unrecorded += r.settle()
 	l.e.note(b, now)
+	l.e.leave(r)
 	l.line(b.job)
 	ok, wait := l.grant(r, now)
 	if !ok {
 		l.slots--
 	}
-	if _, more := l.next(); wait > 0 || more != nil && l.slots < l.p.Concurrency {
+	if _, more := l.next(now); wait > 0 || more != nil && l.slots < l.p.Concurrency {
 		l.wake.raise()
 	}
 	return ok

@@ -26,6 +26,7 @@ type memory struct {
 	onAttempted func([]batch.AttemptOutcome) error
 	onClaim     func(batch.MessageClaim)
 	terms       batch.Terms
+	crashed     bool
 	silent      bool // it gives no hint that messages have changed, but for new ones
 
 	// Called with the store not locked.
@@ -114,6 +115,7 @@ func (m *memory) submit(s batch.Spec, n, per int) batch.ID {
 	}
 	k.Spec.Blocks = len(k.blocks)
 	k.Progress = batch.Progress{Status: batch.Queued, Round: 1, Open: len(k.blocks)}
+	k.Progress.Accept(s.Options, now)
 	m.mu.Lock()
 	m.batches[s.ID] = k
 	if m.order[s.Tenant] == nil {
@@ -163,7 +165,7 @@ func (m *memory) lease(k *kept, c batch.Claim) (batch.Work, bool) {
 		key := batch.BlockKey{Tenant: k.Tenant, Batch: k.ID, Number: uint32(n)}
 		b.lease = &batch.Lease{Block: key, Owner: c.Owner, Token: m.token}
 		spec := k.Spec
-		w := batch.Work{Lease: *b.lease, Spec: &spec, Round: k.Round}
+		w := batch.Work{Lease: *b.lease, Spec: &spec, Round: k.Round, Expires: k.Expires}
 		for i, it := range b.Items {
 			if st := b.state.Items[i]; !st.Status.Terminal() && !st.Due.After(now) {
 				w.Items = append(w.Items, batch.WorkItem{Index: b.First + i, ID: it.ID, Raw: it.Raw, Attempts: st.Attempts, Deaths: st.Deaths})
@@ -335,7 +337,7 @@ func (m *memory) Renew(_ context.Context, _ string, held []batch.Holding) (batch
 			r.Stop = append(r.Stop, h.Batch)
 		}
 		if spec := k.Spec; spec.Edition != h.Edition {
-			r.Amended = append(r.Amended, &spec)
+			r.Amended = append(r.Amended, batch.Amended{Spec: &spec, Expires: k.Expires})
 		}
 		for _, l := range h.Leases {
 			if b := k.blocks[l.Block.Number]; b.lease == nil || *b.lease != l {
@@ -464,8 +466,10 @@ func (m *memory) Secrets(_ context.Context, _ batch.TenantID, fresh batch.Secret
 
 func (m *memory) Changed() <-chan struct{}         { return m.changed }
 func (m *memory) MessagesChanged() <-chan struct{} { return m.messagesChanged }
-func (m *memory) Failed() <-chan struct{}          { return m.failed }
-func (m *memory) Err() error                       { m.mu.Lock(); defer m.mu.Unlock(); return m.err }
+func (m *memory) Crashed() bool                    { return m.crashed }
+
+func (m *memory) Failed() <-chan struct{} { return m.failed }
+func (m *memory) Err() error              { m.mu.Lock(); defer m.mu.Unlock(); return m.err }
 
 // cancel begins the end of a batch.
 func (m *memory) cancel(id batch.ID) {

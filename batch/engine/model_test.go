@@ -69,6 +69,8 @@ func TestWhateverHappensEveryItemEndsWithOneResult(t *testing.T) {
 		sizes := rapid.SliceOfN(rapid.IntRange(1, 80), 1, 8).Draw(rt, "sizes")
 		per := rapid.IntRange(1, 40).Draw(rt, "per block")
 		most := rapid.IntRange(0, 3).Draw(rt, "batch concurrency")
+		crashed := rapid.Bool().Draw(rt, "crashed")
+		deaths := rapid.MapOfN(rapid.IntRange(0, 79), rapid.IntRange(0, 3), 0, 8).Draw(rt, "deaths")
 		mishaps := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) mishap {
 			return mishap{
 				After: time.Duration(rapid.IntRange(0, 5000).Draw(rt, "after")) * time.Millisecond,
@@ -79,9 +81,11 @@ func TestWhateverHappensEveryItemEndsWithOneResult(t *testing.T) {
 
 		synctest.Test(t, func(t *testing.T) {
 			m := newMemory()
+			m.crashed = crashed
 			var ids []batch.ID
 			for i, n := range sizes {
 				ids = append(ids, m.submit(spec(byte(i%3), batch.Options{Concurrency: most, MaxAttempts: 4, CallbackURL: hook}), n, per))
+				m.blame(ids[i], deaths)
 			}
 			o := procs(engine.Processor{Do: moody(seed), Concurrency: concurrency, Rate: rate})
 			o.Blocks, o.Drain = 8, time.Second

@@ -16,6 +16,7 @@ type Processor struct {
 	Rate        float64       // most attempts started a second on this node; 0: unbounded
 	Timeout     time.Duration // of one attempt, kept to 1/64 of it; default 30 s
 	Policy      batch.Policy  // attempts and backoff of an item
+	Outside     bool          // Do has others do the work: no item of it can take this process down
 	Schema      []byte        // JSON Schema that items have to fit to be accepted; default: all do. It is the server's affair
 	Trusted     bool          // Do never returns anything but one valid JSON value: its outputs are not checked again
 }

@@ -39,6 +39,7 @@ func (e *Engine) note(b *block, now time.Time) {
 type group struct {
 	blocks  []*block
 	reports []batch.Report
+	charges []*charge // one a report, or none: then they are outcomes
 	bytes   int
 }
 
@@ -75,11 +76,14 @@ func (e *Engine) record(ctx, work context.Context) error {
 func (e *Engine) gather(now time.Time) (g group, wait time.Duration, last bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if g = e.gatherCharges(); len(g.reports) > 0 {
+		return g, 0, false
+	}
 	wait = time.Hour
 	later := e.noted[:0]
 	for _, b := range e.noted {
 		left := gatherTime - now.Sub(b.since)
-		ready := b.over() || left <= 0 || len(b.results)+len(b.again) >= gatherOutcomes
+		ready := b.over() || b.urgent || left <= 0 || len(b.results)+len(b.again) >= gatherOutcomes
 		switch {
 		case b.closed:
 		case ready && len(g.reports) < groupReports && g.bytes < groupBytes:
@@ -102,7 +106,7 @@ func (g *group) add(b *block) {
 	})
 	g.bytes += b.bytes
 	b.closed = b.over()
-	b.noted, b.bytes, b.results, b.again = false, 0, nil, nil
+	b.urgent, b.noted, b.bytes, b.results, b.again = false, false, 0, nil, nil
 }
 
 // commit records a group, however often it takes while the store says that
@@ -158,12 +162,16 @@ func (g *group) cut(n int) group {
 			first.bytes += len(res.Payload)
 		}
 	}
+	if g.charges != nil {
+		first.charges, g.charges = g.charges[:n], g.charges[n:]
+	}
 	g.blocks, g.reports, g.bytes = g.blocks[n:], g.reports[n:], g.bytes-first.bytes
 	return first
 }
 
 // recorded lets go of what a group finished or lost.
 func (e *Engine) recorded(g group, rec batch.Recorded) {
+	defer g.answer(rec.Lost)
 	for _, b := range rec.Ended {
 		e.log.Debug("batch ended", "batch_id", b.ID, "status", b.Status, "items", b.Items, "failed", b.Done.Failed)
 	}

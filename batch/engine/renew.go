@@ -100,7 +100,7 @@ func (e *Engine) holdings() []batch.Holding {
 // contract; empty if something is, or all of it is done.
 func (j *job) waitingOn(now time.Time) string {
 	switch ok, _, _ := j.lane.gate.breaker.admit(now); {
-	case j.runs > 0 || j.first() == nil:
+	case j.runs > 0 || j.first(now) == nil:
 		return ""
 	case !ok:
 		return "upstream_unavailable"
@@ -123,9 +123,9 @@ func (e *Engine) heed(answer batch.Renewed) {
 			e.lose(b)
 		}
 	}
-	for _, spec := range answer.Amended {
-		if j := e.jobs[spec.ID]; j != nil {
-			j.spec = spec
+	for _, a := range answer.Amended {
+		if j := e.jobs[a.Spec.ID]; j != nil {
+			j.spec, j.until = a.Spec, a.Expires
 			j.lane.line(j)
 			j.lane.wake.raise()
 		}

@@ -11,8 +11,8 @@ import (
 	"github.com/callbatch/callbatch/batch"
 )
 
-// Object reads the JSON object of a small call into a struct of strings and of
-// maps of them, as strictly as a submission is read: no member twice, unknown
+// Object reads the JSON object of a small call into a struct of strings, whole
+// numbers, and maps and lists of them, as strictly as a submission is read: no member twice, unknown
 // or null, one object and nothing behind it. The caller bounds body.
 //
 // Its errors are [*batch.Error]s, Malformed or Invalid, with the place. They
@@ -45,6 +45,10 @@ func object(body []byte, into any, how ...json.Options) error {
 		p.Detail = fmt.Sprintf("%q is null; leave it out instead", name)
 	case wrong.GoType != nil && wrong.GoType.Kind() == reflect.Map:
 		p.Detail = fmt.Sprintf("%q is an object of strings", name)
+	case wrong.GoType != nil && wrong.GoType.Kind() == reflect.Slice:
+		p.Detail = fmt.Sprintf("%q is a list", name)
+	case wrong.GoType != nil && wrong.GoType.Kind() == reflect.Int:
+		p.Detail = fmt.Sprintf("%q is a whole number", name)
 	default:
 		p.Detail = fmt.Sprintf("%q is a string", name)
 	}

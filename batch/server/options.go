@@ -36,6 +36,7 @@ type Options struct {
 
 	Limits    Limits
 	Callbacks Callbacks
+	Retention time.Duration // how long a batch is kept after its end, and until its messages are settled; default 30 days
 	Drain     time.Duration // most time in-flight work gets to finish at a stop; default 20 s
 
 	// AdminKeyFile holds the first key: read if it exists, else written
@@ -85,6 +86,7 @@ func (o Options) WithDefaults() Options {
 	if o.Store == "" {
 		o.Store = "callbatch.db"
 	}
+	o.Retention = cmp.Or(o.Retention, batch.DefaultRetention)
 	if o.Drain == 0 {
 		o.Drain = 20 * time.Second
 	}

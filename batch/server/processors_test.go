@@ -26,7 +26,7 @@ func shell(t *testing.T, program string) server.Processor {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return server.Processor{Do: p, Kind: "exec", Trusted: true, Concurrency: 2}
+	return server.Processor{Do: p, Kind: "exec", Trusted: true, Outside: true, Concurrency: 2}
 }
 
 func echo() server.Processor {

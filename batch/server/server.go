@@ -74,7 +74,7 @@ func start(ctx context.Context, o Options) (_ *server, err error) {
 	}
 	s := &server{o: o, schemas: schemas, stopping: make(chan struct{}), disk: &disk{dir: filepath.Dir(o.Store), minFree: o.Limits.MinFree, minWork: o.Limits.MinWork}}
 	if s.store, err = storage.Open(ctx, o.Store, storage.Options{
-		Terms: batch.Terms{Hold: o.Callbacks.Hold, Window: o.Callbacks.Window}, Logger: o.Logger,
+		Terms: batch.Terms{Hold: o.Callbacks.Hold, Window: o.Callbacks.Window, Retention: o.Retention}, Logger: o.Logger,
 	}); err != nil {
 		return nil, err
 	}

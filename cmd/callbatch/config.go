@@ -24,6 +24,7 @@ type config struct {
 	Processors       map[string]processor `koanf:"processors"`
 	Limits           limits               `koanf:"limits"`
 	Callbacks        callbacks            `koanf:"callbacks"`
+	Retention        span                 `koanf:"retention"`
 	Drain            span                 `koanf:"drain"`
 	Log              logging              `koanf:"log"`
 }
@@ -76,7 +77,7 @@ func (c config) options() server.Options {
 			Hold:    time.Duration(c.Callbacks.Hold),
 			PerHost: c.Callbacks.PerHost, InFlight: c.Callbacks.InFlight,
 		},
-		Drain: time.Duration(c.Drain),
+		Retention: time.Duration(c.Retention), Drain: time.Duration(c.Drain),
 	}
 }
 

@@ -82,6 +82,7 @@ callbacks:
   hold: 5s
   per_host: 8
   in_flight: 32
+retention: 720h
 drain: 3s
 log: {level: debug, format: text}
 `, []string{"CALLBATCH_ADMIN_KEY_FILE=key.txt"})
@@ -90,7 +91,7 @@ log: {level: debug, format: text}
 		}
 		want := server.Options{
 			Listen: "127.0.0.1:9000", Store: "data/batches.db", PublicURL: "https://batches.example",
-			DefaultProcessor: "price", AdminKeyFile: "key.txt", Drain: 3 * time.Second,
+			DefaultProcessor: "price", AdminKeyFile: "key.txt", Retention: 720 * time.Hour, Drain: 3 * time.Second,
 			Limits: server.Limits{
 				Items: 1000, ItemBytes: 64 << 10, Output: 64 << 10, Body: 1 << 30, Part: 8 << 20, Ratio: 50, MinFree: 10_000_000, MinWork: 5 << 20,
 			},

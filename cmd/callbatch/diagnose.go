@@ -1,8 +1,6 @@
 package main
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -37,14 +35,15 @@ const (
 	unknownVersion  reason = "unknown_version"
 	secretMalformed reason = "secret_malformed" // as it was given
 	secretMisread   reason = "secret_misread"   // by whoever signed
+	contentMisread  reason = "content_misread"  // likewise: not id, time and body were signed
 	bodyChanged     reason = "body_changed"
-	noMatch         reason = "no_match" // nobody can say why
+	noMatch         reason = "no_match" // by no usual mistake
 )
 
 // reasons are all that a finding can come to.
 var reasons = []reason{
 	fits, headerMissing, headerRepeated, badTimestamp, tooOld, tooNew,
-	badSignature, unknownVersion, secretMalformed, secretMisread, bodyChanged, noMatch,
+	badSignature, unknownVersion, secretMalformed, secretMisread, contentMisread, bodyChanged, noMatch,
 }
 
 // A diagnosis is of one webhook.
@@ -80,8 +79,8 @@ func (d diagnosis) run() finding {
 	case errors.Is(err, signature.ErrBadTimestamp):
 		return refuse(badTimestamp, err, "It has to be whole Unix seconds, such as %d, and the same ones that are signed.", d.at.Unix())
 	}
-	if f, ok := d.search(err); ok {
-		return f
+	if m, ok := d.search(); ok {
+		return d.explain(err, m)
 	}
 	return d.giveUp(err)
 }
@@ -125,30 +124,8 @@ func (d diagnosis) signers(secrets []signature.Secret) []string {
 	return said
 }
 
-// search looks for what was signed instead, by usual mistakes with secret and
-// body. A mistake that explains the signature is the reason.
-func (d diagnosis) search(err error) (f finding, found bool) {
-	head := d.header.Get(signature.HeaderID) + "." + d.header.Get(signature.HeaderTimestamp) + "."
-	given := strings.FieldsFunc(d.header.Get(signature.HeaderSignature), func(r rune) bool { return r == ' ' || r == ',' })
-	var all []reading
-	for i, text := range d.secrets {
-		all = append(all, readings(i+1, text)...)
-	}
-	for how, body := range rewritings(d.body) {
-		for _, r := range all {
-			mac := hmac.New(sha256.New, r.key)
-			mac.Write([]byte(head))
-			mac.Write(body)
-			if slices.Contains(given, base64.StdEncoding.EncodeToString(mac.Sum(nil))) {
-				return d.explain(err, r, how), true
-			}
-		}
-	}
-	return f, false
-}
-
 // explain tells of the mistakes by which the signature would fit.
-func (d diagnosis) explain(err error, r reading, how string) finding {
+func (d diagnosis) explain(err error, m match) finding {
 	var f finding
 	add := func(why reason, format string, args ...any) {
 		if f.Reason == "" {
@@ -156,18 +133,26 @@ func (d diagnosis) explain(err error, r reading, how string) finding {
 		}
 		f.Detail = strings.TrimSpace(f.Detail + " " + fmt.Sprintf(format, args...))
 	}
-	if errors.Is(err, signature.ErrCommaList) {
+	switch {
+	case errors.Is(err, signature.ErrCommaList) && (m.mark == rightMark || m.mark == ""):
 		add(badSignature, "The signatures are joined by commas: they have to be separated by spaces. Look for a proxy that joins headers.")
+	case m.mark != rightMark && m.mark != "":
+		add(unknownVersion, "What stands there is a signature of version v1, but marked %q: write %s and then the signature.", printable(m.mark, 16), rightMark)
+	case errors.Is(err, signature.ErrNoVersion):
+		add(unknownVersion, "What stands there is a signature of version v1, but not marked as one: write %s and then the signature.", rightMark)
 	}
-	if errors.Is(err, signature.ErrNoVersion) {
-		add(unknownVersion, "The signature is not marked as one of version v1, which it is: %s", d.versions())
+	if m.coding != "" {
+		add(badSignature, "The signature is written %s: it has to be the padded standard base64.", m.coding)
 	}
-	if r.mistake != "" {
-		add(r.why, "%s", r.mistake)
+	if m.mistake != "" {
+		add(m.why, "%s", m.mistake)
 	}
-	if how != "" {
+	if m.content != "" {
+		add(contentMisread, "What was signed is %s. What is to be signed is webhook-id, a dot, webhook-timestamp, a dot, and the body.", m.content)
+	}
+	if m.how != "" {
 		add(bodyChanged, "What was signed is the body %s: it was changed, most likely parsed and written again. "+
-			"Verify the bytes as they are received, before any parsing.", how)
+			"Verify the bytes as they are received, before any parsing.", m.how)
 	}
 	if f.Reason == "" {
 		add(badSignature, "The signature fits, but the header does not: it is v1, a comma and base64, and a single space before the next.")
@@ -186,15 +171,15 @@ func (d diagnosis) giveUp(err error) finding {
 	case errors.Is(err, signature.ErrNoVersion):
 		f = refuse(unknownVersion, err, "%s Only v1, HMAC-SHA256 with a whsec_ secret, can be verified.", capital(d.versions()))
 	case slices.ContainsFunc(entries, isV1) && !slices.ContainsFunc(entries, isWhole):
-		f = refuse(badSignature, signature.ErrNoMatch, "What follows v1 is not the standard base64 of 32 bytes: it was cut short or altered.")
+		f = refuse(badSignature, signature.ErrNoMatch, "What follows v1 is %s.", unlikeBase64(entries))
 	case d.malformed() != nil:
 		f = refuse(secretMalformed, d.malformed(), "A secret is whsec_ and the padded standard base64 of 24 to 64 bytes: copy the whole of it.")
 	case known && !agrees:
 		f = refuse(bodyChanged, signature.ErrNoMatch, "It was changed after it was sent, on its way or here: verify the bytes as they are received, before any parsing.")
 	case known:
-		f = refuse(noMatch, err, "What remains: another secret signed it, or the id or the time is not the one that was signed.")
+		f = refuse(noMatch, err, "%s another secret signed it, or the id or the time is not the one that was signed.", d.suspect())
 	default:
-		f = refuse(noMatch, err, "At least one of secret, body, id and time is not the one that was signed.")
+		f = refuse(noMatch, err, "%s at least one of secret, body, id and time is not the one that was signed.", d.suspect())
 	}
 	switch {
 	case known && !agrees:
@@ -210,13 +195,40 @@ func (d diagnosis) giveUp(err error) finding {
 	return f
 }
 
-func isV1(entry string) bool { return strings.HasPrefix(entry, "v1,") }
+func isV1(entry string) bool { return strings.HasPrefix(entry, rightMark) }
 
 // isWhole reports whether an entry may be a signature of version v1.
 func isWhole(entry string) bool {
-	text, ok := strings.CutPrefix(entry, "v1,")
-	mac, err := base64.StdEncoding.DecodeString(text)
-	return ok && err == nil && len(mac) == sha256.Size
+	text, marked := strings.CutPrefix(entry, rightMark)
+	mac, coding := decodeMAC(text)
+	return marked && mac != "" && coding == ""
+}
+
+// unlikeBase64 says what follows v1, where none of it is as it has to be.
+func unlikeBase64(entries []string) string {
+	const right = "the padded standard base64 of 32 bytes"
+	for _, entry := range entries {
+		text, marked := strings.CutPrefix(entry, rightMark)
+		if mac, coding := decodeMAC(text); marked && mac != "" {
+			return "written " + coding + ", where it has to be " + right + "; and nothing that was given signed it, however it is read"
+		}
+	}
+	return "not " + right + ": it was cut short or altered"
+}
+
+// ownKey is how long the key of a secret is that Callbatch made, in bytes.
+const ownKey = 32
+
+// suspect begins to say what is most likely the matter where nothing is known:
+// first of all a secret of a length that Callbatch does not make.
+func (d diagnosis) suspect() string {
+	for i, text := range d.secrets {
+		if r := readings(i+1, text)[0]; r.mistake == "" && len(r.key) != ownKey {
+			return fmt.Sprintf("Most likely secret %d was not copied exactly: its key is %d bytes long, and Callbatch's own are always %d. Otherwise",
+				i+1, len(r.key), ownKey)
+		}
+	}
+	return "Most likely"
 }
 
 // malformed is what is wrong with the first secret that is not as it should be.
@@ -230,7 +242,9 @@ func (d diagnosis) versions() string {
 	var names []string
 	for _, entry := range strings.Fields(d.header.Get(signature.HeaderSignature)) {
 		name, _, ok := strings.Cut(entry, ",")
-		if !ok {
+		if mark, _ := cutMark(name); mark != "" {
+			name = mark
+		} else if !ok {
 			name = "none"
 		}
 		if name = printable(name, 16); !slices.Contains(names, name) && len(names) < 4 {

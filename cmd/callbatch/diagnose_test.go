@@ -38,6 +38,7 @@ func TestDiagnosis(t *testing.T) {
 	const body = diagnosedBody
 	key, text := diagnosedKey, base64.StdEncoding.EncodeToString(diagnosedKey)
 	secret, stranger := "whsec_"+text, signature.NewSecret().Reveal()
+	whole := bytes.Repeat(key[:4], 8)
 	const other = "v1,AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 
 	for name, tt := range map[string]struct {
@@ -68,7 +69,7 @@ func TestDiagnosis(t *testing.T) {
 		"a space after the comma":    {alter: spelled("v1,", "v1, "), want: badSignature, says: "v1, a comma and base64"},
 		"cut short":                  {alter: func(h http.Header) { h.Set("webhook-signature", "v1,AAAA") }, want: badSignature, says: "cut short"},
 		"of version v1a":             {alter: func(h http.Header) { h.Set("webhook-signature", "v1a,AAAA") }, want: unknownVersion, says: "It says v1a."},
-		"called v2":                  {alter: spelled("v1,", "v2,"), want: unknownVersion, says: "it says v2."},
+		"called v2":                  {alter: spelled("v1,", "v2,"), want: unknownVersion, says: `a signature of version v1, but marked "v2,": write v1, and`},
 		"with a wicked version":      {alter: func(h http.Header) { h.Set("webhook-signature", "\x1b]0;x\a,AAAA") }, want: unknownVersion, says: "It says \ufffd]0;x\ufffd."},
 
 		"the secret lacks its prefix":     {secrets: []string{text}, want: secretMalformed, says: "Secret 1 signed this, but is wrongly written: it does not begin with whsec_"},
@@ -84,12 +85,33 @@ func TestDiagnosis(t *testing.T) {
 		"signed with the secret's text":   {key: []byte(secret), want: secretMisread, says: "whsec_ and all"},
 		"signed with the base64":          {key: []byte(text), want: secretMisread, says: "has to be decoded"},
 
+		"the body alone was signed":        {alter: signing(key, body), want: contentMisread, says: "What was signed is the body alone. What is to be signed is webhook-id, a dot, webhook-timestamp, a dot, and the body."},
+		"time and body were, as elsewhere": {alter: signing(key, "1780000000."+body), want: contentMisread, says: "What was signed is webhook-timestamp, a dot and the body, without webhook-id."},
+		"id and body were signed":          {alter: signing(key, "msg_1."+body), want: contentMisread, says: "What was signed is webhook-id, a dot and the body, without webhook-timestamp."},
+		"the body alone, by another key":   {alter: signing([]byte(secret), body), want: secretMisread, says: "whsec_ and all, as the key. The key is what follows whsec_, decoded from base64. What was signed is the body alone."},
+		"the body alone, less a line end":  {alter: signing(key, body), body: body + "\n", want: contentMisread, says: "and the body. What was signed is the body without the line end"},
+		"time and body, in another scheme": {alter: combined(signing(key, "1780000000."+body), recoded(hex.EncodeToString), spelled("v1,", "t=1780000000,v1=")), want: unknownVersion, says: `marked "v1=": write v1, and then the signature. The signature is written in hex: it has to be the padded standard base64. What was signed is webhook-timestamp`},
+
+		"the signature is URL-safe":             {alter: recoded(base64.URLEncoding.EncodeToString), want: badSignature, says: "The signature is written in URL-safe base64: it has to be the padded standard base64."},
+		"URL-safe, without padding":             {alter: recoded(base64.RawURLEncoding.EncodeToString), want: badSignature, says: "in URL-safe base64"},
+		"without padding":                       {alter: recoded(base64.RawStdEncoding.EncodeToString), want: badSignature, says: "in base64 without its padding"},
+		"the signature is in hex":               {alter: recoded(hex.EncodeToString), want: badSignature, says: "written in hex"},
+		"in upper-case hex":                     {alter: recoded(func(b []byte) string { return strings.ToUpper(hex.EncodeToString(b)) }), want: badSignature, says: "written in hex"},
+		"in hex, by another secret":             {alter: recoded(hex.EncodeToString), secrets: []string{stranger}, want: badSignature, says: "What follows v1 is written in hex, where it has to be the padded standard base64 of 32 bytes; and nothing that was given signed it"},
+		"marked v1=":                            {alter: spelled("v1,", "v1="), want: unknownVersion, says: `What stands there is a signature of version v1, but marked "v1=": write v1, and then the signature.`},
+		"marked sha256=":                        {alter: spelled("v1,", "sha256="), want: unknownVersion, says: `marked "sha256="`},
+		"not marked":                            {alter: spelled("v1,", ""), want: unknownVersion, says: "but not marked as one: write v1, and then the signature."},
+		"marked v1=, by another secret":         {alter: spelled("v1,", "v1="), secrets: []string{stranger}, want: unknownVersion, says: "It says v1=."},
+		"the body alone, in another's header":   {alter: combined(signing(key, body), recoded(hex.EncodeToString), spelled("v1,", "sha256=")), want: unknownVersion, says: "What was signed is the body alone."},
+		"the secret is cut short":               {key: whole, secrets: []string{"whsec_" + base64.StdEncoding.EncodeToString(whole)[:40]}, want: noMatch, says: "Most likely secret 1 was not copied exactly: its key is 30 bytes long, and Callbatch's own are always 32. Otherwise at least one of"},
+		"the secret is cut short, body vouched": {key: whole, alter: digest(body), secrets: []string{"whsec_" + base64.StdEncoding.EncodeToString(whole)[:40]}, want: noMatch, says: "always 32. Otherwise another secret signed it"},
+
 		"the body was changed":          {alter: digest(body), body: `{}`, want: bodyChanged, says: "not the one content-digest describes"},
-		"the body was changed, unsaid":  {body: `{}`, want: noMatch, says: "At least one of secret, body, id and time"},
+		"the body was changed, unsaid":  {body: `{}`, want: noMatch, says: "at least one of secret, body, id and time"},
 		"the body was written again":    {body: strings.Replace(body, ":", ": ", 1), alter: digest(body), want: bodyChanged, says: "as compact JSON"},
 		"written again, by another key": {key: []byte(text), body: body + "\n", want: secretMisread, says: "has to be decoded from base64. What was signed is the body without the line end at its end"},
 		"the body is empty":             {body: "-", want: noMatch, says: "it may have been read before"},
-		"another secret":                {alter: digest(body), secrets: []string{stranger}, want: noMatch, says: "What remains: another secret signed it, or the id or the time"},
+		"another secret":                {alter: digest(body), secrets: []string{stranger}, want: noMatch, says: "Most likely another secret signed it, or the id or the time"},
 		"another id":                    {alter: func(h http.Header) { h.Set("webhook-id", "msg_2") }, want: noMatch},
 		"rotation, and neither is ours": {alter: appended(" " + other), secrets: []string{stranger}, want: noMatch, says: "There are 2 signatures"},
 		"malformed, and another body":   {alter: digest(body), body: "{}", secrets: []string{"hush"}, want: secretMalformed, says: "The body is not the one content-digest describes"},
@@ -135,6 +157,35 @@ func spelled(from, to string) func(http.Header) {
 	}
 }
 
+// signing has a key sign what is not to be signed.
+func signing(key []byte, content string) func(http.Header) {
+	return func(h http.Header) {
+		mac := hmac.New(sha256.New, key)
+		mac.Write([]byte(content))
+		h.Set("webhook-signature", "v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
+	}
+}
+
+// recoded writes the bytes of the signature otherwise.
+func recoded(encode func([]byte) string) func(http.Header) {
+	return func(h http.Header) {
+		text, _ := strings.CutPrefix(h.Get("webhook-signature"), "v1,")
+		mac, err := base64.StdEncoding.DecodeString(text)
+		if err != nil {
+			panic(err)
+		}
+		h.Set("webhook-signature", "v1,"+encode(mac))
+	}
+}
+
+func combined(alter ...func(http.Header)) func(http.Header) {
+	return func(h http.Header) {
+		for _, a := range alter {
+			a(h)
+		}
+	}
+}
+
 func digest(body string) func(http.Header) {
 	return func(h http.Header) { h.Set("content-digest", signature.ContentDigest([]byte(body))) }
 }
@@ -174,5 +225,21 @@ func TestDiagnosisSeesWhatWasDoneToTheBody(t *testing.T) {
 				t.Errorf("got %+v, want one that says %q", f, tt.says)
 			}
 		})
+	}
+}
+
+// What is tried is bounded, however long the body is and however many secrets
+// there are.
+func TestDiagnosisEnds(t *testing.T) {
+	item := `{"id": 1, "name": "é<b>", "list": [1, 2, 3]}`
+	body := "[" + strings.Repeat(item+",\n", mostInput/(len(item)+2)-1) + item + "]"
+	d := diagnosis{header: signedBy(diagnosedKey, "another"), body: []byte(body), at: diagnosedAt}
+	for range 40 {
+		d.secrets = append(d.secrets, signature.NewSecret().Reveal())
+	}
+	begun := time.Now()
+	f := d.run()
+	if took := time.Since(begun); f.Reason != noMatch || took > 20*time.Second { // a machine may be busy; unbounded it is minutes
+		t.Errorf("it took %s and found %+v", took, f)
 	}
 }

@@ -47,8 +47,8 @@ func defaults() config {
 			PageBytes: size(c.PageBytes), PageItems: c.PageItems,
 			Hold: span(c.Hold), PerHost: c.PerHost, InFlight: c.InFlight,
 		},
-		Drain: span(o.Drain),
-		Log:   logging{Format: "auto"},
+		Retention: span(o.Retention), Drain: span(o.Drain),
+		Log: logging{Format: "auto"},
 	}
 }
 

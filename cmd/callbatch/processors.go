@@ -170,7 +170,7 @@ func (u uphill) build(w *world, key string, output int) (server.Processor, []mis
 		return server.Processor{}, []mistake{{key, strings.TrimPrefix(err.Error(), "upstream: ")}}
 	}
 	return server.Processor{
-		Do: p, Kind: "http", Trusted: true, Concurrency: u.Concurrency, Rate: u.Rate, Timeout: time.Duration(u.Timeout),
+		Do: p, Kind: "http", Trusted: true, Outside: true, Concurrency: u.Concurrency, Rate: u.Rate, Timeout: time.Duration(u.Timeout),
 		Policy: batch.Policy{Attempts: u.Attempts},
 	}, nil
 }
@@ -199,7 +199,7 @@ func (s workshop) build(w *world, key string, output int) (server.Processor, []m
 		return server.Processor{}, []mistake{{key, err.Error()}}
 	}
 	return server.Processor{
-		Do: p, Kind: "exec", Trusted: true, Concurrency: cmp.Or(s.Concurrency, runtime.GOMAXPROCS(0)),
+		Do: p, Kind: "exec", Trusted: true, Outside: true, Concurrency: cmp.Or(s.Concurrency, runtime.GOMAXPROCS(0)),
 		Timeout: time.Duration(s.Timeout), Policy: batch.Policy{Attempts: s.Attempts},
 	}, nil
 }

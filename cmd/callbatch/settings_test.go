@@ -3,6 +3,8 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -51,6 +53,16 @@ log: {level: warn}
 		}
 		if wantLog.Level != gotLog.Level {
 			t.Errorf("level %v, want %v", gotLog.Level, wantLog.Level)
+		}
+	})
+
+	t.Run("without a file it shows what holds for every key there is", func(t *testing.T) {
+		got, _, code := invoke(t, nil, "config", "print")
+		for _, key := range scalarKeys(reflect.TypeFor[config](), "") {
+			name := key[strings.LastIndexByte(key, '.')+1:]
+			if !regexp.MustCompile(`(?m)^ *`+name+`: [^0"\s].* # default`).MatchString(got) || code != 0 {
+				t.Errorf("exit %d; %s is not told in\n%s", code, key, got)
+			}
 		}
 	})
 

@@ -17,9 +17,13 @@ type entry struct {
 	gone   bool // the batch was removed
 }
 
-// batch returns the entry of a batch, or errNoBatch.
+// batch returns the entry of a batch. One that is not there is NotFound, or
+// Gone if it was.
 func (t *txn) batch(tenant batch.TenantID, id batch.ID) (*entry, error) {
 	if e := t.progress[queued{tenant, id}]; e != nil {
+		if e.gone {
+			return nil, errGone
+		}
 		return e, nil
 	}
 	k := tenantKey(tenant, id)
@@ -98,8 +102,12 @@ func (t *txn) flush() error {
 func readProgress(tx *bbolt.Tx, key []byte) (batch.Progress, error) {
 	v := bucketProgress.in(tx).Get(key)
 	if v == nil {
-		return batch.Progress{}, errNoBatch
+		return batch.Progress{}, absent(tx, key)
 	}
+	return decodeProgress(key, v)
+}
+
+func decodeProgress(key, v []byte) (batch.Progress, error) {
 	p, err := record.Open(record.KindProgress, key, v)
 	if err != nil {
 		return batch.Progress{}, err

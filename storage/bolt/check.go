@@ -57,8 +57,8 @@ func compare(b batch.Batch, got sums) error {
 		return bad("results", done, got.done)
 	case got.digest != b.Digest:
 		return bad("digest", b.Digest, got.digest)
-	case !b.Status.Terminal() && b.Status != batch.Open && got.open != b.Open:
-		return bad("open blocks", b.Open, got.open)
+	case !b.Status.Terminal() && b.Status != batch.Open && got.open+b.ToLayOut() != b.Open:
+		return bad("open blocks", b.Open, got.open+b.ToLayOut())
 	case b.Counts().Pending < 0 || b.Done.Sum() > b.Items:
 		return bad("items", b.Items, b.Done.Sum())
 	case b.Status.Terminal() && b.Done.Sum() != b.Items:
@@ -113,6 +113,7 @@ func (s *Store) Check(ctx context.Context) error {
 			c.report(err)
 		}
 		c.batches()
+		c.removed()
 		c.orphans()
 		c.messages()
 		c.vault()
@@ -169,18 +170,23 @@ func (c *checker) batches() {
 		c.ledger(b)
 		return nil
 	})
-	for _, name := range []table{bucketActive, bucketMoves} {
-		c.each(name, func(k, _ []byte) error {
-			_, err := readProgress(c.tx, k)
-			return err
-		})
-	}
+	c.each(bucketActive, func(k, _ []byte) error {
+		_, err := readProgress(c.tx, k)
+		return err
+	})
 }
 
-// blocks checks that a batch's blocks follow each other without a gap and
-// that each is open, finished or closed.
+// blocks checks that a batch's blocks follow each other without a gap, that
+// each is open, finished or closed, and that their results are those the batch
+// counts.
 func (c *checker) blocks(b batch.Batch) {
+	rounds, err := readRounds(c.tx, b)
+	if err != nil {
+		c.report(fmt.Errorf("%s: its rounds: %w", b.ID, err))
+		return
+	}
 	next := 0
+	var done batch.Tally
 	for n := range b.Blocks {
 		k := b.BlockAt(n)
 		bl, err := readBlock(c.tx, &b.Spec, k)
@@ -192,39 +198,106 @@ func (c *checker) blocks(b batch.Batch) {
 			c.bad("%s: block %d begins at item %d, not %d", b.ID, n, bl.First, next)
 		}
 		next = bl.First + len(bl.Items)
-		c.block(b, k, bl)
+		done = done.Plus(c.block(k, bl, rounds))
 	}
 	if next != b.Items {
 		c.bad("%s has %d items in its blocks, not %d", b.ID, next, b.Items)
 	}
+	if done != b.Done {
+		c.bad("%s counts its results as %+v, its blocks have %+v", b.ID, b.Done, done)
+	}
 }
 
-func (c *checker) block(b batch.Batch, k batch.BlockKey, bl batch.Block) {
-	st, err := readState(c.tx, blockKey(k), b.Round, len(bl.Items))
-	c.report(err)
+// block checks one block and counts the results that its items have.
+func (c *checker) block(k batch.BlockKey, bl batch.Block, rounds batch.Rounds) (done batch.Tally) {
 	rs, err := collect(c.tx, blockKey(k), bl.First, whole)
 	c.report(err)
 	for i, r := range rs {
 		if r.Index < bl.First || r.Index >= bl.First+len(bl.Items) {
-			c.bad("%s: a result of item %d stands in block %d", b.ID, r.Index, k.Number)
+			c.bad("%s: a result of item %d stands in block %d", k.Batch, r.Index, k.Number)
+			return done
 		}
 		if i > 0 && rs[i-1].Index == r.Index && rs[i-1].Round == r.Round {
-			c.bad("%s: item %d has two results in round %d", b.ID, r.Index, r.Round)
+			c.bad("%s: item %d has two results in round %d", k.Batch, r.Index, r.Round)
 		}
 	}
-	stated := bucketStates.in(c.tx).Get(blockKey(k)) != nil
-	if stated && err == nil {
-		done := 0
-		for _, r := range current(rs, b.Progress) {
-			if st.Items[r.Index-bl.First].Status != r.Status {
-				c.bad("%s: item %d is %s in its block's state and %s in its result", b.ID, r.Index, st.Items[r.Index-bl.First].Status, r.Status)
-			}
-			done++
+	recorded := rounds // before what is left of a round that is over ended by arithmetic
+	if rounds.Now.Status.Terminal() {
+		recorded.Now.Status = batch.Running
+	}
+	st := c.state(k, rounds.Now.Round, len(bl.Items))
+	rounds.Each(bl.First, len(bl.Items), rs, func(index int, own []batch.Result) {
+		if r, ok := rounds.Outcome(index, "", own); ok {
+			done.Add(r.Status, 1)
 		}
-		if st.Tally().Sum() != done {
-			c.bad("%s: block %d has %d results, its state says %d", b.ID, k.Number, done, st.Tally().Sum())
+		if st == nil {
+			return
+		}
+		r, ok := recorded.Outcome(index, "", own)
+		if is := st[index-bl.First].Status; ok && is != r.Status || !ok && is.Terminal() {
+			c.bad("%s: item %d is %s in its block's state and %s in its result", k.Batch, index, is, r.Status)
+		}
+	})
+	return done
+}
+
+// state returns where a block's state says that its items are, or nil if it
+// says nothing of this round.
+func (c *checker) state(k batch.BlockKey, round, items int) []batch.ItemState {
+	key := blockKey(k)
+	v := bucketStates.in(c.tx).Get(key)
+	if v == nil {
+		return nil
+	}
+	p, err := record.Open(record.KindState, key, v)
+	if err == nil {
+		var st batch.BlockState
+		if st, err = record.DecodeState(p); err == nil && st.Round == round && len(st.Items) == items {
+			return st.Items
+		}
+		if err == nil && (st.Round > round || len(st.Items) != items) {
+			c.bad("%s: the state of block %d is of round %d and has %d items", k.Batch, k.Number, st.Round, len(st.Items))
 		}
 	}
+	c.report(err)
+	return nil
+}
+
+// removed checks that what is left of deleted batches is as it should be.
+func (c *checker) removed() {
+	progress, gone, by := bucketProgress.in(c.tx), bucketGone.in(c.tx), bucketGoneBy.in(c.tx)
+	n := 0
+	c.each(bucketGone, func(k, v []byte) error {
+		n++
+		_, id := splitTenantKey(k)
+		deleted, err := openTombstone(k, v)
+		if err != nil {
+			return fmt.Errorf("the tombstone of %s: %w", batch.ID(id), err)
+		}
+		if by.Get(goneKey(k, deleted)) == nil {
+			c.bad("%s was deleted, and has no place among the deleted", batch.ID(id))
+		}
+		if progress.Get(k) != nil {
+			c.bad("%s was deleted and is there", batch.ID(id))
+		}
+		return nil
+	})
+	if there := len(keysOf(by)); there != n {
+		c.bad("%d batches were deleted, and %d have a place among the deleted", n, there)
+	}
+	c.each(bucketDoomed, func(k, _ []byte) error {
+		if _, id := splitTenantKey(k); gone.Get(k) == nil {
+			c.bad("%s is to be removed and was not deleted", batch.ID(id))
+		}
+		return nil
+	})
+	c.each(bucketRounds, func(k, v []byte) error {
+		p, err := record.Open(record.KindRound, k, v)
+		if err == nil {
+			_, err = record.DecodeRound(p)
+		}
+		return err
+	})
 }
 
 // parts checks that what a batch says of its parts is what they say. While it
@@ -326,14 +399,14 @@ func (c *checker) holds(b batch.Batch, key uint32) bool {
 // orphans finds blocks, segments and states that no batch owns.
 func (c *checker) orphans() {
 	owned := map[batch.ID]bool{}
-	for _, name := range []table{bucketProgress, bucketStaging} {
+	for _, name := range []table{bucketProgress, bucketStaging, bucketDoomed} {
 		c.each(name, func(k, _ []byte) error {
 			_, id := splitTenantKey(k)
 			owned[id] = true
 			return nil
 		})
 	}
-	for _, name := range []table{bucketBlocks, bucketStates, bucketSegments, bucketOpen, bucketByBatch, bucketParts, bucketIndex} {
+	for _, name := range append([]table{bucketByBatch}, ofBatch...) {
 		c.each(name, func(k, _ []byte) error {
 			if id := batch.ID(k[:16]); !owned[id] {
 				return batch.Errorf(batch.Damaged, "a record in %s belongs to %s, which does not exist", name, id)
@@ -399,6 +472,9 @@ func (c *checker) messages() {
 			batch.MessageWaiting: outbox.Get(outboxKey(laneOf(m), m.Due, m.ID)) != nil,
 			batch.MessageSending: sending.Get(k) != nil,
 		}
+		if there, has := places[m.State]; has && !there && doomed(c.tx, m) { // it lost its place, and goes next
+			return nil
+		}
 		for state, there := range places {
 			if there != (m.State == state) {
 				c.bad("%s is %s, and its place among those that are %s says otherwise", m.ID, m.State, state)
@@ -460,7 +536,9 @@ func (c *checker) vault() {
 	c.sealed(bucketSecrets, record.KindSecrets)
 	_, err := readLinkKey(c.tx)
 	c.report(err)
-	for _, name := range [][]byte{metaVersion, metaStarts} {
+	_, err = lastMessage(c.tx)
+	c.report(err)
+	for _, name := range [][]byte{metaVersion, metaStarts, metaClosed} {
 		_, err := getMeta(c.tx, name)
 		c.report(err)
 	}

@@ -49,7 +49,7 @@ func (s *Store) Claim(ctx context.Context, c batch.Claim) ([]batch.Work, error) 
 		case lv.spec == nil:
 			lv.spec = p.work.Spec
 		default: // it may have been amended since this one was read
-			p.work.Spec = lv.spec
+			p.work.Spec, p.work.Expires = lv.spec, lv.gate.Expires
 		}
 		works = append(works, p.work)
 	}
@@ -110,7 +110,7 @@ func (s *Store) pickOne(open *cursor, r *rota[batch.ID], c batch.Claim, now time
 		l, due := s.pickBlock(open, lv, c.Owner, now)
 		if l != nil {
 			r.wakeUp(lv.tenant, id)
-			p = pick{lease: l, work: batch.Work{Lease: l.Lease, Spec: lv.spec, Round: l.round}}
+			p = pick{lease: l, work: batch.Work{Lease: l.Lease, Spec: lv.spec, Round: l.round, Expires: lv.gate.Expires}}
 		} else if !due.IsZero() {
 			r.sleep(lv.tenant, id, due)
 		}
@@ -217,7 +217,7 @@ func (s *Store) damaged(err error, what string, id any) bool {
 
 // missing is damaged, or a record that is not there at all: its key is damaged.
 func (s *Store) missing(err error, what string, id any) bool {
-	if batch.CodeOf(err) != batch.NotFound {
+	if !isAbsent(err) {
 		return s.damaged(err, what, id)
 	}
 	s.log.Error("a record is missing, and what needs it is left out", "of", what, "id", id)
@@ -346,7 +346,7 @@ func (s *Store) Renew(ctx context.Context, owner string, held []batch.Holding) (
 			r.Stop = append(r.Stop, h.Batch)
 		}
 		if lv.spec != nil && lv.spec.Edition != h.Edition {
-			r.Amended = append(r.Amended, lv.spec)
+			r.Amended = append(r.Amended, batch.Amended{Spec: lv.spec, Expires: lv.gate.Expires})
 		}
 		for _, l := range h.Leases {
 			if _, ok := s.holder(l); ok == nil {

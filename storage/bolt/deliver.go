@@ -226,11 +226,12 @@ func (s *Store) land(outcomes []batch.AttemptOutcome) {
 func (t *txn) settle(s *Store, o batch.AttemptOutcome, attempt []byte) error {
 	key := tenantKey(o.Delivery.Tenant, o.Delivery.ID)
 	f, ok := s.flying(o.Delivery)
-	if !ok || bucketSending.in(t.Tx).Get(key) == nil {
+	m, err := readMessage(t.Tx, key)
+	removed := isAbsent(err) || err == nil && doomed(t.Tx, m)
+	if !ok || bucketSending.in(t.Tx).Get(key) == nil && !removed {
 		return nil
 	}
-	m, err := readMessage(t.Tx, key)
-	if err != nil && !s.damaged(err, "message", o.Delivery.ID) {
+	if err != nil && !removed && !s.damaged(err, "message", o.Delivery.ID) {
 		return err
 	}
 	if err := bucketSending.in(t.Tx).Delete(key); err != nil {
@@ -248,7 +249,7 @@ func (t *txn) settle(s *Store, o batch.AttemptOutcome, attempt []byte) error {
 			hint(s.messagesChanged)
 		}
 	})
-	if m.State != batch.MessageSending { // damaged: the attempt is over, and that is all
+	if m.State != batch.MessageSending || removed { // or damaged: the attempt is over, and that is all
 		return nil
 	}
 	if !o.Refund {
@@ -399,10 +400,10 @@ func (t *txn) replace(s *Store, e *entry) error {
 func (t *txn) interrupt(s *Store, key []byte) error {
 	_, id := splitTenantKey(key)
 	m, err := readMessage(t.Tx, key)
-	if err != nil && !s.damaged(err, "message", batch.MessageID(id)) {
+	if err != nil && !s.missing(err, "message", batch.MessageID(id)) {
 		return err
 	}
-	if err := bucketSending.in(t.Tx).Delete(key); err != nil || m.State != batch.MessageSending {
+	if err := bucketSending.in(t.Tx).Delete(key); err != nil || m.State != batch.MessageSending || doomed(t.Tx, m) {
 		return err
 	}
 	a := batch.Attempt{Started: m.Started, Error: &batch.AttemptError{

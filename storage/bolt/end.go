@@ -54,7 +54,7 @@ func (s *Store) endLoop() {
 			switch err := s.endStopped(b); {
 			case batch.CodeOf(err) == batch.Full:
 				refused = append(refused, b)
-			case err != nil && !errors.Is(err, errClosed):
+			case err != nil && !errors.Is(err, errClosed) && batch.CodeOf(err) != batch.Gone: // it was deleted as soon as it had ended
 				s.log.Error("a batch could not be ended", "batch_id", b.id, "error", err)
 			}
 		}
@@ -114,8 +114,12 @@ func (s *Store) known(id batch.ID) bool {
 	return s.live[id] != nil
 }
 
+// clearChunk is how many places of blocks one step removes.
+const clearChunk = 500
+
 // clearOpen removes, in steps, what an ended batch leaves among the open
-// blocks. What it does not get to is in nobody's way.
+// blocks. What it does not get to is in nobody's way: before another round
+// begins it is done once more.
 func (s *Store) clearOpen(b queued) error {
 	for more := true; more; {
 		err := s.do(s.bulk, 0, func(t *txn) error {
@@ -126,8 +130,8 @@ func (s *Store) clearOpen(b queued) error {
 			if more = e.p.Status.Terminal(); !more {
 				return nil // another round began
 			}
-			n, err := bucketOpen.in(t.Tx).deletePrefix(b.id[:], closeChunk)
-			more = n == closeChunk
+			n, err := bucketOpen.in(t.Tx).deletePrefix(b.id[:], clearChunk)
+			more = n == clearChunk
 			return err
 		})
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/callbatch/callbatch/batch"
+	"github.com/callbatch/callbatch/storage/record"
 )
 
 // Feed returns messages in the order of their ids. These are given within the
@@ -26,7 +27,7 @@ func (s *Store) Feed(ctx context.Context, q batch.FeedQuery) (batch.FeedPage, er
 			}
 			_, id := splitTenantKey(k)
 			e, err := readEntry(tx, k)
-			if err != nil && !s.damaged(err, "message", batch.MessageID(id)) {
+			if err != nil && !isAbsent(err) && !s.damaged(err, "message", batch.MessageID(id)) {
 				return err
 			}
 			page.Next = id
@@ -44,6 +45,9 @@ func readEntry(tx *bbolt.Tx, key []byte) (e batch.FeedEntry, err error) {
 	if e.Message, err = readMessage(tx, key); err != nil {
 		return e, err
 	}
+	if doomed(tx, e.Message) {
+		return e, errNoMessage
+	}
 	results, err := readRefs(tx, e.Message)
 	if err != nil {
 		return e, err
@@ -52,8 +56,15 @@ func readEntry(tx *bbolt.Tx, key []byte) (e batch.FeedEntry, err error) {
 	return e, nil
 }
 
-// lastMessage returns the greatest id of a message there is.
-func lastMessage(tx *bbolt.Tx) (last batch.MessageID) {
+// lastMessage returns the greatest id of a message there is, or was.
+func lastMessage(tx *bbolt.Tx) (last batch.MessageID, err error) {
+	if v := bucketMeta.in(tx).Get(metaMessage); v != nil {
+		p, err := record.Open(record.KindMeta, metaMessage, v)
+		if err != nil {
+			return last, err
+		}
+		copy(last[:], p)
+	}
 	c := bucketMessages.in(tx).Cursor()
 	for k, _ := c.Last(); k != nil; k, _ = c.Prev() {
 		tenant, id := splitTenantKey(k)
@@ -62,7 +73,7 @@ func lastMessage(tx *bbolt.Tx) (last batch.MessageID) {
 		}
 		c.Seek(tenant[:]) // the first of this tenant: before it stands the last of another
 	}
-	return last
+	return last, nil
 }
 
 // Posted returns a channel that is closed when the next message has been

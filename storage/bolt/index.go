@@ -22,10 +22,8 @@ func eachChunk(tx *bbolt.Tx, id batch.ID, part uint32, from uint64, f func(least
 	prefix := indexKey(id, part, 0)[:20]
 	// Hashes of from and up may stand in the chunk before the one that begins
 	// with it or behind it.
-	k, v := c.Seek(indexKey(id, part, from))
-	if k == nil {
-		k, v = c.Last()
-	} else {
+	k, v := c.Last()
+	if at, _ := c.Seek(indexKey(id, part, from)); at != nil {
 		k, v = c.Prev()
 	}
 	if !bytes.HasPrefix(k, prefix) {

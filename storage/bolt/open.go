@@ -34,6 +34,9 @@ func open(path string, o Options) (*Store, error) {
 	go s.commitLoop()
 	go s.endLoop()
 	go s.orderLoop()
+	s.loops.Go(s.roundLoop)
+	s.loops.Go(s.removeLoop)
+	s.loops.Go(s.retainLoop)
 	go s.tidyLoop()
 	if err := s.resume(); err != nil {
 		s.Close()
@@ -127,7 +130,7 @@ func (s *Store) recover() (err error) {
 			err = batch.Errorf(batch.Damaged, "the file is damaged (%v): keep it, restore a backup", p)
 		}
 	}()
-	var starts uint64
+	var starts, closed uint64
 	err = s.db.View(func(tx *bbolt.Tx) error {
 		for _, name := range buckets {
 			if tx.Bucket([]byte(name)) == nil {
@@ -144,12 +147,16 @@ func (s *Store) recover() (err error) {
 		if s.terms.Links.Key, err = readLinkKey(tx); err != nil {
 			return err
 		}
+		if closed, err = getMeta(tx, metaClosed); err != nil {
+			return err
+		}
 		starts, err = getMeta(tx, metaStarts)
 		return err
 	})
 	if err != nil {
 		return err
 	}
+	s.crashed = starts != closed
 	starts++
 	s.token.Store(starts << 32)
 	if err := s.db.Update(func(tx *bbolt.Tx) error { return putMeta(tx, metaStarts, starts) }); err != nil {
@@ -178,6 +185,9 @@ func (s *Store) readActive(tx *bbolt.Tx) error {
 			return nil
 		}
 		s.adopt(&b.Spec, b.Progress)
+		if b.ToLayOut() > 0 {
+			s.queueRound(queued{tenant, id})
+		}
 		return nil
 	})
 	if err != nil {
@@ -186,7 +196,9 @@ func (s *Store) readActive(tx *bbolt.Tx) error {
 	if s.stale, err = s.readHosts(tx); err != nil {
 		return err
 	}
-	s.lastMessage = lastMessage(tx)
+	if s.lastMessage, err = lastMessage(tx); err != nil {
+		return err
+	}
 	var last laneKey
 	c := bucketOutbox.in(tx).Cursor()
 	for k, _ := c.First(); k != nil; k, _ = c.Next() {

@@ -297,7 +297,7 @@ func (t *txn) claimMessage(s *Store, key []byte, perHost int) (d batch.Delivery,
 		spec, err = t.specOf(s, m)
 	}
 	if err != nil {
-		if batch.CodeOf(err) != batch.NotFound && !s.damaged(err, "message", id) {
+		if !isAbsent(err) && !s.damaged(err, "message", id) {
 			return d, false, err
 		}
 		return d, false, t.unqueue(s, key)

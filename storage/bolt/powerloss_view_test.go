@@ -13,7 +13,7 @@ import (
 
 // view returns all that a store shows of what it has promised, as text. What
 // a start may change is left out: it interrupts attempts that were under way,
-// and ends batches that were being canceled.
+// ends batches that were being canceled, and lays out rounds.
 func view(ctx context.Context, s batch.Reader, tenants []batch.TenantID) (string, error) {
 	v := viewer{ctx: ctx, store: s}
 	for _, t := range tenants {
@@ -70,9 +70,8 @@ func (v *viewer) batch(b batch.Batch) error {
 	if b.Status == batch.Open {
 		return v.parts(b)
 	}
-	ending := b.Status == batch.Canceling || b.Status == batch.Canceled
-	if ending {
-		v.line("  canceled: succeeded %d failed %d", b.Done.Succeeded, b.Done.Failed)
+	if moving(b) {
+		v.line("  round %d succeeded %d failed %d", b.Round, b.Done.Succeeded, b.Done.Failed)
 	} else {
 		v.line("  %s %q round %d %+v open %d finished %s messages %+v terminal %s digest %x",
 			startless(b.Status), b.Reason, b.Round, b.Done, b.Open, b.Finished, b.Messages, b.Terminal, b.Digest)
@@ -83,10 +82,15 @@ func (v *viewer) batch(b batch.Batch) error {
 	if err := v.items(b); err != nil {
 		return fmt.Errorf("items: %w", err)
 	}
-	if ending {
+	if moving(b) {
 		return nil // their messages are made at the end
 	}
 	return v.messages(b)
+}
+
+// moving reports whether a store goes on with a batch by itself.
+func moving(b batch.Batch) bool {
+	return b.Status == batch.Canceling || b.Status == batch.Canceled || b.Round > 1
 }
 
 // startless makes one of queued and running: memory may know of a start that
@@ -98,16 +102,27 @@ func startless(s batch.Status) batch.Status {
 	return s
 }
 
+// results shows those of every round; of the current one only what surely
+// stays.
 func (v *viewer) results(b batch.Batch) error {
-	q := batch.ResultQuery{Limit: math.MaxInt}
+	for n := 1; n <= b.Round; n++ {
+		if err := v.round(b, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (v *viewer) round(b batch.Batch, n int) error {
+	q := batch.ResultQuery{Limit: math.MaxInt, Round: n}
 	for {
 		page, err := v.store.Results(v.ctx, b.Tenant, b.ID, q)
 		if err != nil {
 			return err
 		}
 		for _, r := range page.Results {
-			if r.Status != batch.ItemCanceled {
-				v.line("  result %s %x", r.Finished, sha256.Sum256(batch.AppendResult(nil, r)))
+			if n < b.Round || r.Status != batch.ItemCanceled {
+				v.line("  result of round %d %s %x", n, r.Finished, sha256.Sum256(batch.AppendResult(nil, r)))
 			}
 		}
 		if page.Last {
@@ -192,7 +207,7 @@ func (v *viewer) feed(t batch.TenantID) error {
 			if err != nil {
 				return err
 			}
-			if b.Status != batch.Canceling && b.Status != batch.Canceled {
+			if !moving(b) {
 				v.line("feed %s %x", e.ID, sha256.Sum256(e.Body))
 			}
 		}

@@ -39,7 +39,7 @@ func (w *worker) step(ctx context.Context) error {
 	if w.rnd.IntN(5) == 0 {
 		return w.parts(ctx)
 	}
-	switch k := w.rnd.IntN(23); {
+	switch k := w.rnd.IntN(27); {
 	case k < 4:
 		return w.submit(ctx)
 	case k < 12:
@@ -54,6 +54,10 @@ func (w *worker) step(ctx context.Context) error {
 		return w.redeliver(ctx)
 	case k < 22:
 		return w.rotate(ctx)
+	case k < 25:
+		return w.retry(ctx)
+	case k < 26:
+		return w.remove(ctx)
 	default:
 		return w.store.AddKey(ctx, batch.Key{ID: batch.NewKeyID(time.Now()), Name: "k", Hash: []byte{1}, Created: time.Now()}, false)
 	}
@@ -157,8 +161,45 @@ func (w *worker) cancel(ctx context.Context) error {
 		return nil
 	}
 	b := w.made[len(w.made)-1]
-	if _, err := w.store.Cancel(ctx, b.Tenant, b.ID); err != nil && batch.CodeOf(err) != batch.Conflict {
+	if _, err := w.store.Cancel(ctx, b.Tenant, b.ID); err != nil && !refusal(err) {
 		return fmt.Errorf("cancel: %w", err)
+	}
+	return nil
+}
+
+// refusal reports whether err is what a batch answers that is over or gone.
+func refusal(err error) bool {
+	code := batch.CodeOf(err)
+	return code == batch.Conflict || code == batch.Gone
+}
+
+// retry opens the next round of some batch, for all of it or for one item.
+func (w *worker) retry(ctx context.Context) error {
+	if len(w.made) == 0 {
+		return nil
+	}
+	made := w.made[w.rnd.IntN(len(w.made))]
+	b, err := w.store.Batch(ctx, made.Tenant, made.ID)
+	if err == nil {
+		r := batch.Retry{From: b.Round}
+		if w.rnd.IntN(2) == 0 {
+			r.Indexes = []int{w.rnd.IntN(b.Items)}
+		}
+		_, err = w.store.Retry(ctx, b.Tenant, b.ID, r, batch.Once{})
+	}
+	if err != nil && !refusal(err) && batch.CodeOf(err) != batch.Invalid {
+		return fmt.Errorf("retry: %w", err)
+	}
+	return nil
+}
+
+func (w *worker) remove(ctx context.Context) error {
+	if len(w.made) == 0 {
+		return nil
+	}
+	b := w.made[w.rnd.IntN(len(w.made))]
+	if err := w.store.Delete(ctx, b.Tenant, b.ID, w.rnd.IntN(2) == 0); err != nil && !refusal(err) {
+		return fmt.Errorf("delete: %w", err)
 	}
 	return nil
 }

@@ -164,8 +164,8 @@ func (s *Store) Messages(ctx context.Context, q batch.MessageQuery) ([]batch.Mes
 		l.tx = tx
 		name, prefix := listOf(q.State), q.Tenant[:]
 		if q.Batch != nil {
-			if bucketProgress.in(tx).Get(tenantKey(q.Tenant, *q.Batch)) == nil {
-				return errNoBatch
+			if key := tenantKey(q.Tenant, *q.Batch); bucketProgress.in(tx).Get(key) == nil {
+				return absent(tx, key)
 			}
 			name, prefix = bucketByBatch, q.Batch[:]
 		} else if waits := q.State == batch.MessageWaiting || q.State == batch.MessageParked; waits {
@@ -201,6 +201,9 @@ func (l *listing) add(id batch.MessageID, steps int) (more bool, err error) {
 		m, err = shown(l.tx, m, l.now)
 	}
 	if l.s.damaged(err, "message", id) || batch.CodeOf(err) == batch.NotFound { // check names it
+		return true, nil
+	}
+	if err == nil && doomed(l.tx, m) {
 		return true, nil
 	}
 	if err != nil {
@@ -261,6 +264,9 @@ func (s *Store) Message(ctx context.Context, tenant batch.TenantID, id batch.Mes
 		if m, err = readMessage(tx, tenantKey(tenant, id)); err != nil {
 			return err
 		}
+		if doomed(tx, m) {
+			return errNoMessage
+		}
 		if m, err = shown(tx, m, time.Now()); err != nil {
 			return err
 		}
@@ -288,6 +294,9 @@ func (s *Store) Body(ctx context.Context, m batch.Message) (body []byte, err err
 		return batch.AppendBody(nil, m, nil), nil
 	}
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		if key := tenantKey(m.Tenant, m.Batch); bucketProgress.in(tx).Get(key) == nil {
+			return absent(tx, key) // what it would carry may be there in part
+		}
 		results, err := readRefs(tx, m)
 		if err == nil {
 			body = batch.AppendBody(nil, m, results)

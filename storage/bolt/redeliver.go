@@ -21,6 +21,9 @@ func (s *Store) Redeliver(ctx context.Context, tenant batch.TenantID, id batch.M
 		if m, err = readMessage(t.Tx, tenantKey(tenant, id)); err != nil {
 			return err
 		}
+		if doomed(t.Tx, m) {
+			return errNoMessage
+		}
 		if m, err = t.redeliver(s, m, true); err != nil {
 			return err
 		}
@@ -155,7 +158,7 @@ func (s *Store) walkWanted(tx *bbolt.Tx, o *batch.Redelivery, looks int, f func(
 		if err != nil && !s.damaged(err, "message", batch.MessageID(id)) {
 			return false, err
 		}
-		if err == nil && o.Wants(m) && (m.State != batch.MessagePulled || hasURL(tx, m)) {
+		if err == nil && o.Wants(m) && !doomed(tx, m) && (m.State != batch.MessagePulled || hasURL(tx, m)) {
 			if ok, err := f(m); err != nil || !ok {
 				return true, err
 			}
@@ -283,7 +286,7 @@ func (t *txn) carryOut(s *Store, o *batch.Redelivery) (more bool, err error) {
 		switch _, err := t.redeliver(s, m, false); {
 		case err == nil:
 			o.Reached++
-		case batch.CodeOf(err) == batch.Conflict || batch.CodeOf(err) == batch.NotFound || batch.CodeOf(err) == batch.Damaged:
+		case batch.CodeOf(err) == batch.Conflict || isAbsent(err) || batch.CodeOf(err) == batch.Damaged:
 		default:
 			return false, err
 		}

@@ -2,8 +2,8 @@ package bolt
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"slices"
 	"sort"
 	"time"
 
@@ -25,7 +25,14 @@ func (s *Store) Results(ctx context.Context, tenant batch.TenantID, id batch.ID,
 		if page.Batch, err = readBatch(tx, tenant, id); err != nil {
 			return err
 		}
-		w := walk{tx: tx, q: q, page: &page, until: time.Now().Add(readTime)}
+		rounds, err := readRounds(tx, page.Batch)
+		if err != nil {
+			return err
+		}
+		if rounds, err = rounds.At(cmp.Or(q.Round, page.Batch.Round)); err != nil {
+			return err
+		}
+		w := walk{tx: tx, q: q, page: &page, rounds: rounds, until: time.Now().Add(readTime)}
 		return w.run()
 	})
 	if err != nil {
@@ -37,11 +44,12 @@ func (s *Store) Results(ctx context.Context, tenant batch.TenantID, id batch.ID,
 
 // A walk fills one page.
 type walk struct {
-	tx    *bbolt.Tx
-	q     batch.ResultQuery
-	page  *batch.ResultPage
-	bytes int
-	until time.Time
+	tx     *bbolt.Tx
+	q      batch.ResultQuery
+	page   *batch.ResultPage
+	rounds batch.Rounds
+	bytes  int
+	until  time.Time
 }
 
 func (w *walk) run() error {
@@ -109,46 +117,23 @@ func (w *walk) block(k batch.BlockKey) (more bool, err error) {
 // results returns what there is of a block: once the round is over that is a
 // result for every item.
 func (w *walk) results(k batch.BlockKey, first, count int) ([]batch.Result, error) {
-	b := w.page.Batch
-	rs, err := readResults(w.tx, k, first, whole)
+	rs, err := collect(w.tx, blockKey(k), first, whole)
 	if err != nil {
 		return nil, err
 	}
-	rs = current(rs, b.Progress)
-	if len(rs) == count || !b.Status.Terminal() {
+	if w.page.Batch.Round == 1 && (len(rs) == count || !w.rounds.Now.Status.Terminal()) {
 		return rs, nil
 	}
-	return fillIn(w.tx, &b, k, rs)
-}
-
-// current leaves out what an earlier round said of items that run again.
-func current(rs []batch.Result, p batch.Progress) []batch.Result {
-	if p.Round == 1 {
-		return rs
-	}
-	return slices.DeleteFunc(rs, func(r batch.Result) bool {
-		return r.Round < p.Round && r.Status != batch.ItemSucceeded
-	})
-}
-
-// fillIn adds the derived results of the items that have none of their own.
-func fillIn(tx *bbolt.Tx, of *batch.Batch, k batch.BlockKey, rs []batch.Result) ([]batch.Result, error) {
-	b, err := peekBlock(tx, &of.Spec, k)
+	b, err := peekBlock(w.tx, &w.page.Batch.Spec, k)
 	if err != nil {
 		return nil, err
 	}
-	st, err := readState(tx, blockKey(k), of.Round, len(b.Items))
-	if err != nil {
-		return nil, err
-	}
-	all := make([]batch.Result, 0, len(b.Items))
-	for i, it := range b.Items {
-		if len(rs) > 0 && rs[0].Index == b.First+i {
-			all, rs = append(all, rs[0]), rs[1:]
-			continue
+	all := make([]batch.Result, 0, count)
+	w.rounds.Each(first, len(b.Items), rs, func(index int, own []batch.Result) {
+		if r, ok := w.rounds.Outcome(index, b.Items[index-first].ID, own); ok {
+			all = append(all, r)
 		}
-		all = append(all, batch.EndedResult(b.First+i, it.ID, of.Progress, st.Items[i].Attempts))
-	}
+	})
 	return all, nil
 }
 
@@ -189,6 +174,10 @@ func readItem(tx *bbolt.Tx, tenant batch.TenantID, id batch.ID, index int) (v ba
 	if err != nil {
 		return v, err
 	}
+	rounds, err := readRounds(tx, b)
+	if err != nil {
+		return v, err
+	}
 	k := b.BlockAt(n)
 	bl, err := peekBlock(tx, &b.Spec, k)
 	if err != nil {
@@ -198,22 +187,15 @@ func readItem(tx *bbolt.Tx, tenant batch.TenantID, id batch.ID, index int) (v ba
 	if err != nil {
 		return v, err
 	}
-	rs, err := readResults(tx, k, bl.First, stretch{index, index + 1})
+	rs, err := collect(tx, blockKey(k), bl.First, stretch{index, index + 1})
 	if err != nil {
 		return v, err
 	}
-	rs = current(rs, b.Progress)
 	it, is := bl.Items[index-bl.First], st.Items[index-bl.First]
 	v = batch.ItemView{Index: index, ID: it.ID, Status: is.Status, Attempts: is.Attempts, Input: bytes.Clone(it.Raw)}
-	if len(rs) > 0 {
-		rs[0].Payload = bytes.Clone(rs[0].Payload)
-		v.Result = &rs[0]
-	} else if b.Status.Terminal() {
-		r := batch.EndedResult(index, it.ID, b.Progress, is.Attempts)
-		v.Result = &r
-	}
-	if v.Result != nil {
-		v.Status, v.Attempts = v.Result.Status, v.Result.Attempts
+	if r, ok := rounds.Outcome(index, it.ID, rs); ok {
+		r.Payload = bytes.Clone(r.Payload)
+		v.Status, v.Attempts, v.Result = r.Status, r.Attempts, &r
 	}
 	return v, nil
 }

@@ -23,12 +23,16 @@ var (
 	bucketStates   = table{name: "states"}               // batch, part, number → state of a block that is partly done
 	bucketSegments = table{name: "segments", fill: 0.95} // batch, part, number, round, n → results
 	bucketOpen     = table{name: "places", mark: 'o'}    // batch, due, part, number → 1 if partly done: blocks that are not finished
+	bucketRounds   = table{name: "rounds"}               // batch, round → how a round ended that was followed by another
 	bucketMessages = table{name: "messages", fill: 0.9}  // tenant, message → message
 	bucketByBatch  = table{name: "bybatch", fill: 0.9}   // batch, message → nothing
 	bucketAttempts = table{name: "attempts", fill: 0.9}  // message, number → attempt
 	bucketOutbox   = table{name: "places", mark: 'w'}    // tenant, host, class, due, message → when its time is spent: messages that wait
 	bucketSending  = table{name: "places", mark: 's'}    // tenant, message → nothing: messages whose attempt is under way
 	bucketDead     = table{name: "places", mark: 'd'}    // tenant, message → nothing: messages that were given up
+	bucketGone     = table{name: "gone"}                 // tenant, batch → when it was deleted
+	bucketGoneBy   = table{name: "places", mark: 'g'}    // when, tenant, batch → nothing: deleted batches, by their time
+	bucketDoomed   = table{name: "places", mark: 'x'}    // tenant, batch → nothing: deleted batches of which something is left
 	bucketMoves    = table{name: "places", mark: 'm'}    // tenant, batch → message after which to go on: batches whose waiting messages go to another host
 	bucketHosts    = table{name: "hosts"}                // tenant or everybody, host → how it stands
 	bucketOrders   = table{name: "orders"}               // tenant, order → redelivery that is being carried out
@@ -44,13 +48,15 @@ var (
 // buckets are the names of all buckets there are.
 var buckets = []string{
 	"meta", "batches", "progress", "places", "blocks", "states", "segments", "messages", "bybatch", "attempts",
-	"hosts", "orders", "keys", "secrets", "parts", "index", "once",
+	"rounds", "gone", "hosts", "orders", "keys", "secrets", "parts", "index", "once",
 }
 
 var (
 	metaVersion = []byte("version") // of the schema
 	metaStarts  = []byte("starts")  // how often the store was opened for writing
+	metaClosed  = []byte("closed")  // how often it was by the time it was last closed
 	metaLinks   = []byte("links")   // the key that signs links
+	metaMessage = []byte("message") // the greatest id of a message when some were removed
 )
 
 // be is how numbers stand in keys, so that keys sort as numbers do.
@@ -91,6 +97,15 @@ func splitOpenKey(t batch.TenantID, k []byte) (bk batch.BlockKey, due time.Time)
 	copy(bk.Batch[:], k)
 	bk.Part, bk.Number = be.Uint32(k[24:]), be.Uint32(k[28:])
 	return bk, millisTime(be.Uint64(k[16:]))
+}
+
+func roundKey(id batch.ID, round int) []byte {
+	return be.AppendUint32(append(make([]byte, 0, 20), id[:]...), uint32(round))
+}
+
+// goneKey begins with when the batch under a key was deleted.
+func goneKey(key []byte, deleted time.Time) []byte {
+	return append(be.AppendUint64(make([]byte, 0, 40), dueMillis(deleted)), key...)
 }
 
 // partRow is the key of an upload of a part among those under way. That of

@@ -63,24 +63,26 @@ func readSegments(tx *bbolt.Tx, k batch.BlockKey, first, round int, in stretch) 
 	return collect(tx, segmentKey(k, round, 0)[:28], first, in)
 }
 
-// readResults returns the results of a block in all rounds: for each item the
-// latest, by index, as readSegments does.
-func readResults(tx *bbolt.Tx, k batch.BlockKey, first int, in stretch) ([]batch.Result, error) {
-	all, err := collect(tx, blockKey(k), first, in)
-	if err != nil {
-		return nil, err
-	}
-	// Sorted by index and round: keep the last of each index.
-	out := all[:0]
-	for i, r := range all {
-		if i+1 == len(all) || all[i+1].Index != r.Index {
-			out = append(out, r)
+// readTally counts the results of a block in all rounds.
+func readTally(tx *bbolt.Tx, k batch.BlockKey) (done batch.Tally, err error) {
+	prefix := blockKey(k)
+	c := bucketSegments.in(tx).Cursor()
+	for key, v := c.Seek(prefix); bytes.HasPrefix(key, prefix); key, v = c.Next() {
+		p, err := record.Open(record.KindSegment, key, v)
+		if err != nil {
+			return done, err
 		}
+		t, _, err := record.SegmentSums(p)
+		if err != nil {
+			return done, err
+		}
+		done = done.Plus(t)
 	}
-	return out, nil
+	return done, nil
 }
 
-// collect returns the results under a prefix, by index, then round.
+// collect returns the results under a prefix, by index, then round. Their
+// payloads are part of the mapped file: whoever keeps one clones it.
 func collect(tx *bbolt.Tx, prefix []byte, first int, in stretch) ([]batch.Result, error) {
 	var all []batch.Result
 	c := bucketSegments.in(tx).Cursor()

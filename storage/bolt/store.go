@@ -22,7 +22,7 @@ import (
 
 // Options say how a store works. The zero value is right for a server.
 type Options struct {
-	Terms  batch.Terms  // of messages; Links.Key is the store's own
+	Terms  batch.Terms  // of batches and messages; Links.Key is the store's own
 	Logger *slog.Logger // default: discards
 
 	// MmapBytes is the address space set aside for the file. A file that
@@ -48,6 +48,7 @@ type Store struct {
 	closed      bool
 	committed   chan struct{} // closed when the committer is done
 	sync        func(*bbolt.Tx) error
+	crashed     bool // it was not closed the last time
 
 	lastMessage batch.MessageID // the greatest id there is; the committer's
 
@@ -77,6 +78,7 @@ type Store struct {
 	recent    map[batch.ID]*batch.Spec // of batches that ended lately
 	crowded   map[batch.ID]int         // batches passed by for having so many blocks out
 	ends      []queued                 // batches whose end is to be seen to
+	rounds    []queued                 // batches whose round is to be laid out
 	deadlines *rota[batch.ID]          // of batches that have one to come
 
 	reserved map[string]struct{}     // Idempotency-Keys of requests that are being received
@@ -86,10 +88,13 @@ type Store struct {
 
 	tidied      chan struct{} // closed when the tidying is done
 	endsReady   chan struct{}
+	roundsReady chan struct{}
+	doomedReady chan struct{}
 	ordersReady chan struct{}
 	ordersEnded chan struct{}
 	stop        chan struct{}
 	ended       chan struct{}
+	loops       sync.WaitGroup // of roundLoop, removeLoop and retainLoop
 }
 
 var _ batch.Store = (*Store)(nil)
@@ -118,7 +123,7 @@ func newStore(db *bbolt.DB, o Options) *Store {
 		live: map[batch.ID]*live{}, batches: map[string]*rota[batch.ID]{}, lanes: newLanes(),
 		flights: map[batch.MessageID]flight{}, hand: map[batch.MessageID][]byte{}, posted: make(chan struct{}), crowded: map[batch.ID]int{}, recent: map[batch.ID]*batch.Spec{}, deadlines: newRota[batch.ID](),
 		reserved: map[string]struct{}{}, uploads: map[partUpload]struct{}{}, tidied: make(chan struct{}),
-		endsReady: make(chan struct{}, 1), ordersReady: make(chan struct{}, 1), ordersEnded: make(chan struct{}), stop: make(chan struct{}), ended: make(chan struct{}),
+		endsReady: make(chan struct{}, 1), roundsReady: make(chan struct{}, 1), doomedReady: make(chan struct{}, 1), ordersReady: make(chan struct{}, 1), ordersEnded: make(chan struct{}), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
 }
 
@@ -144,10 +149,26 @@ func (s *Store) Close() error {
 	<-s.committed
 	<-s.ended
 	<-s.ordersEnded
+	s.loops.Wait()
 	<-s.tidied
 	if kept := s.before; kept != nil { // a commit failed
 		s.show(nil)
 		kept.leave()
 	}
+	s.bow()
 	return s.db.Close()
 }
+
+// bow writes down that the store is closed. If it cannot, the next start takes
+// it for a crash.
+func (s *Store) bow() {
+	if s.Err() != nil {
+		return
+	}
+	if err := s.db.Update(func(tx *bbolt.Tx) error { return putMeta(tx, metaClosed, s.token.Load()>>32) }); err != nil {
+		s.log.Warn("the end is not on record", "error", err)
+	}
+}
+
+// Crashed reports whether the store was not closed the last time.
+func (s *Store) Crashed() bool { return s.crashed }

@@ -3,6 +3,7 @@ package record
 import (
 	"encoding/binary"
 	"encoding/json"
+	"time"
 
 	"github.com/callbatch/callbatch/batch"
 )
@@ -36,6 +37,8 @@ func EncodeProgress(key []byte, p batch.Progress) []byte {
 	b = appendTime(b, p.Told.At)
 	b = binary.BigEndian.AppendUint64(b, p.Digest)
 	b = binary.AppendUvarint(b, p.Version)
+	b = appendInt(b, p.LaidOut)
+	b = appendInt(b, p.Kept)
 	return seal(key, b)
 }
 
@@ -49,8 +52,57 @@ func DecodeProgress(payload []byte) (batch.Progress, error) {
 	p.Messages = batch.Ledger{Round: r.int(), Owed: r.int(), Waiting: r.int(), Delivered: r.int(), Exhausted: r.int(), Other: r.int()}
 	p.Terminal = r.id()
 	p.Told = batch.Told{Message: r.id(), Tenth: r.int(), At: r.time()}
-	p.Digest, p.Version = r.fixed64(), r.uint()
+	p.Digest, p.Version, p.LaidOut, p.Kept = r.fixed64(), r.uint(), r.int(), r.int()
 	return p, r.err()
+}
+
+// EncodeRound returns how a round ended, as it stands under key.
+func EncodeRound(key []byte, o batch.Round) []byte {
+	b := begin(KindRound, 64+3*len(o.Next))
+	b = appendInt(b, o.Number)
+	b = append(b, byte(o.Status))
+	b = appendBytes(b, o.Reason)
+	b = appendTime(b, o.Started)
+	b = appendTime(b, o.Finished)
+	b = appendTally(b, o.Done)
+	b = append(b, flag(o.Next != nil))
+	b = appendInt(b, len(o.Next))
+	last := 0
+	for _, index := range o.Next {
+		b = appendInt(b, index-last)
+		last = index
+	}
+	return seal(key, b)
+}
+
+// DecodeRound reads how a round ended.
+func DecodeRound(payload []byte) (batch.Round, error) {
+	r := reader{b: payload}
+	o := batch.Round{
+		Number: r.int(), Status: batch.Status(r.byte()), Reason: r.string(), Started: r.time(), Finished: r.time(), Done: r.tally(),
+	}
+	named, last := r.byte() == 1, 0
+	n := r.count()
+	if named {
+		o.Next = make([]int, n)
+	}
+	for i := range o.Next {
+		last += r.int()
+		o.Next[i] = last
+	}
+	return o, r.err()
+}
+
+// EncodeTombstone returns what is left of a batch that was deleted.
+func EncodeTombstone(key []byte, deleted time.Time) []byte {
+	return seal(key, appendTime(begin(KindTombstone, 8), deleted))
+}
+
+// DecodeTombstone reads when a batch was deleted.
+func DecodeTombstone(payload []byte) (deleted time.Time, err error) {
+	r := reader{b: payload}
+	deleted = r.time()
+	return deleted, r.err()
 }
 
 // EncodeKey returns an API key's record.

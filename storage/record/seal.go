@@ -27,6 +27,8 @@ const (
 	KindPart
 	KindIndex
 	KindBinding
+	KindRound
+	KindTombstone
 )
 
 const sumBytes = 4

@@ -3,6 +3,7 @@ package storagetest
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 
 	"github.com/callbatch/callbatch/batch"
 )
@@ -13,6 +14,10 @@ func (s *fixture) audit() {
 	s.t.Helper()
 	waiting, sending := 0, 0
 	for _, g := range s.made.all() {
+		if g.gone {
+			s.auditGone(g)
+			continue
+		}
 		b := s.batch(g)
 		rs := s.auditResults(g, b)
 		s.auditMessages(g, b, rs)
@@ -25,8 +30,9 @@ func (s *fixture) audit() {
 			}
 		}
 	}
+	s.eventually("nothing waits of batches that were deleted", func() bool { return s.Backlog().Waiting <= waiting })
 	owed := s.Backlog()
-	s.same("messages that wait and that are sent", []int{owed.Waiting, owed.Sending}, []int{waiting, sending})
+	s.same("messages that wait and that are sent", []int{owed.Waiting, owed.Sending}, []int{waiting, sending + s.stray})
 	if err := s.Check(s.ctx); err != nil {
 		s.t.Fatalf("check: %v", err)
 	}
@@ -51,7 +57,7 @@ func (s *fixture) auditResults(g *given, b batch.Batch) []batch.Result {
 	rs := s.results(g, batch.ResultQuery{})
 	for _, r := range rs {
 		done.Add(r.Status, 1)
-		if r.Round != 1 || r.ID != g.items[r.Index].ID || !json.Valid(batch.AppendResult(nil, r)) {
+		if r.Round < 1 || r.Round > b.Round || r.ID != g.items[r.Index].ID || !json.Valid(batch.AppendResult(nil, r)) {
 			s.t.Fatalf("result %d is %+v", r.Index, r)
 		}
 	}
@@ -68,36 +74,70 @@ func (s *fixture) auditResults(g *given, b batch.Batch) []batch.Result {
 func (s *fixture) auditMessages(g *given, b batch.Batch, rs []batch.Result) {
 	s.t.Helper()
 	var ledger batch.Ledger
-	var terminal batch.MessageID
-	sent := make(map[int]bool)
-	for _, m := range s.messagesOf(g) {
-		count(&ledger, m)
-		if m.Owed() && !m.Result() {
-			if terminal != (batch.MessageID{}) {
-				s.t.Fatalf("batch %v has two terminal messages", g.ID)
-			}
-			terminal = m.ID
-			s.auditEnd(b, m)
+	terminal := make([]batch.MessageID, b.Round+1)
+	sent := make(map[[2]int]bool) // by round and index
+	recorded := make([][]batch.Result, b.Round+1)
+	for n := 1; n <= b.Round; n++ {
+		if recorded[n] = rs; n < b.Round {
+			recorded[n] = s.results(g, batch.ResultQuery{Round: n})
+			s.same("results of a round that is over", len(recorded[n]), g.Items)
 		}
-		for _, index := range s.auditBody(g, m, rs) {
-			if sent[index] {
+		recorded[n] = slices.DeleteFunc(slices.Clone(recorded[n]), func(r batch.Result) bool { return r.Round != n || !ran(r) })
+	}
+	for _, m := range s.messagesOf(g) {
+		count(&ledger, m, b.Round)
+		if m.Owed() && !m.Result() {
+			if terminal[m.Round] != (batch.MessageID{}) {
+				s.t.Fatalf("batch %v has two terminal messages in round %d", g.ID, m.Round)
+			}
+			if terminal[m.Round] = m.ID; m.Round == b.Round {
+				s.auditEnd(b, m)
+			}
+		}
+		for _, index := range s.auditBody(g, m, recorded[m.Round]) {
+			if sent[[2]int{m.Round, index}] {
 				s.t.Fatalf("result %d travels twice", index)
 			}
-			sent[index] = true
+			sent[[2]int{m.Round, index}] = true
 		}
 	}
 	s.same("ledger", b.Messages, ledger)
-	s.same("the terminal message", b.Terminal, terminal)
-	if b.Status.Terminal() != (terminal != batch.MessageID{}) && g.Options.Messages() {
-		s.t.Fatalf("the batch is %v and its terminal message is %v", b.Status, terminal)
+	s.same("the terminal message", b.Terminal, terminal[b.Round])
+	for n, id := range terminal[1:] {
+		if over := n+1 < b.Round || b.Status.Terminal(); over != (id != batch.MessageID{}) && g.Options.Messages() {
+			s.t.Fatalf("the batch is %v in round %d and the terminal message of round %d is %v", b.Status, b.Round, n+1, id)
+		}
 	}
-	if !b.Status.Terminal() || !g.Options.Messages() || g.Options.CallbackMode == batch.ModeSummary {
+	if !g.Options.Messages() || g.Options.CallbackMode == batch.ModeSummary {
 		return
 	}
-	for _, r := range rs {
-		if ran(r) && !sent[r.Index] {
-			s.t.Fatalf("batch %v is %v and result %d travels in no message", g.ID, b.Status, r.Index)
+	for n, rs := range recorded {
+		for _, r := range rs {
+			if over := n < b.Round || b.Status.Terminal(); over && !sent[[2]int{n, r.Index}] {
+				s.t.Fatalf("batch %v is %v in round %d and result %d of round %d travels in no message", g.ID, b.Status, b.Round, r.Index, n)
+			}
 		}
+	}
+}
+
+// auditGone checks that nothing is shown of a batch that was deleted.
+func (s *fixture) auditGone(g *given) {
+	s.t.Helper()
+	_, err := s.Batch(s.ctx, g.Tenant, g.ID)
+	s.refused(err, batch.Gone)
+	_, err = s.Results(s.ctx, g.Tenant, g.ID, batch.ResultQuery{Limit: 1})
+	s.refused(err, batch.Gone)
+	_, err = s.Item(s.ctx, g.Tenant, g.ID, 0)
+	s.refused(err, batch.Gone)
+	_, _, err = s.Messages(s.ctx, batch.MessageQuery{Tenant: g.Tenant, Batch: &g.ID, Limit: 1})
+	s.refused(err, batch.Gone)
+	for _, m := range s.messages(batch.MessageQuery{Tenant: g.Tenant}) {
+		if m.Batch == g.ID {
+			s.t.Fatalf("message %v of a batch that was deleted is listed", m.ID)
+		}
+	}
+	if slices.Contains(s.list(batch.BatchQuery{Tenant: g.Tenant, Limit: 100}), g.ID) {
+		s.t.Fatalf("batch %v was deleted and is listed", g.ID)
 	}
 }
 
@@ -105,12 +145,12 @@ func (s *fixture) auditMessages(g *given, b batch.Batch, rs []batch.Result) {
 // else it is derived from the end.
 func ran(r batch.Result) bool { return r.Attempts > 0 }
 
-// count adds a message to a ledger by where it stands.
-func count(l *batch.Ledger, m batch.Message) {
+// count adds a message to the ledger of a batch in a round, by where it stands.
+func count(l *batch.Ledger, m batch.Message, round int) {
 	if !m.Owed() {
 		return
 	}
-	if m.Result() {
+	if m.Result() && m.Round == round {
 		l.Round++
 		if !m.Settled {
 			l.Owed++
@@ -128,8 +168,9 @@ func count(l *batch.Ledger, m batch.Message) {
 	}
 }
 
-// auditBody checks that a body is what its refs name, each ref within its
-// block, and returns which results are in it.
+// auditBody checks that a body is what its refs name of the results that were
+// recorded in its round, each ref within its block, and returns which results
+// are in it.
 func (s *fixture) auditBody(g *given, m batch.Message, rs []batch.Result) (in []int) {
 	s.t.Helper()
 	var named []batch.Result
@@ -141,7 +182,7 @@ func (s *fixture) auditBody(g *given, m batch.Message, rs []batch.Result) (in []
 				ref.From, ref.To, ref.Number, b.First, b.First+len(b.Items))
 		}
 		for _, r := range rs {
-			if ran(r) && r.Index >= ref.From && r.Index < ref.To {
+			if r.Index >= ref.From && r.Index < ref.To {
 				named = append(named, r)
 			}
 		}

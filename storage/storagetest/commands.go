@@ -3,6 +3,7 @@ package storagetest
 import (
 	"bytes"
 	"slices"
+	"strconv"
 	"time"
 
 	"pgregory.net/rapid"
@@ -134,7 +135,17 @@ func (m *model) claim(rt *rapid.T) {
 		Blocks:     rapid.IntRange(1, 5).Draw(rt, "blocks"),
 		PerBatch:   rapid.IntRange(1, 3).Draw(rt, "per batch"),
 	}
-	ws := m.claimAs(c)
+	due := false
+	for _, b := range m.batches {
+		for n := range b.first {
+			due = due || m.claimable(c, b, n) == ""
+		}
+	}
+	var ws []batch.Work
+	m.eventually("a block that is due is claimed", func() bool { // of a later round it is laid out little by little
+		ws = m.claimAs(c)
+		return len(ws) > 0 || !due
+	})
 	for _, w := range ws {
 		b := m.find(w.Lease.Block.Batch)
 		n := b.Ordinal(w.Lease.Block)
@@ -147,13 +158,6 @@ func (m *model) claim(rt *rapid.T) {
 		}
 		m.held = append(m.held, w)
 		b.claimed = true
-	}
-	for _, b := range m.batches {
-		for n := range b.first {
-			if len(ws) == 0 && m.claimable(c, b, n) == "" {
-				m.t.Fatalf("nothing was claimed although block %d of %v is due", n, b.ID)
-			}
-		}
 	}
 }
 
@@ -237,7 +241,7 @@ func (m *model) apply(b *modelBatch, w batch.Work, r batch.Report) {
 		b.status = batch.Running
 	}
 	for _, res := range r.Results {
-		res.Round = 1
+		res.Round = b.round()
 		b.items[res.Index] = modelItem{result: &res, attempts: res.Attempts}
 	}
 	for _, a := range r.Again {
@@ -253,7 +257,7 @@ func (m *model) apply(b *modelBatch, w batch.Work, r batch.Report) {
 
 // strain stops a batch of which more items have failed than may.
 func (b *modelBatch) strain() {
-	if !b.status.Terminal() && !b.ending() && b.done().Failed > b.Options.MaxFailures.Allows(b.Items) {
+	if !b.status.Terminal() && !b.ending() && b.done().Failed-b.kept > b.Options.MaxFailures.Allows(b.Items) {
 		b.status, b.reason = batch.Canceling, batch.CodeTooManyFailures
 	}
 }
@@ -367,6 +371,72 @@ func (m *model) expire(rt *rapid.T) {
 	m.settle(b)
 }
 
+func (m *model) retry(rt *rapid.T) {
+	b := m.any(rt)
+	r := batch.Retry{From: b.round() - rapid.SampledFrom([]int{0, 0, 0, 1}).Draw(rt, "rounds ago")}
+	m.learn()
+	wrong := r.From != b.round() || !b.status.Terminal() || b.done().Succeeded == b.Items
+	named := map[int]bool{}
+	for range rapid.SampledFrom([]int{0, 0, 1, 2, 3}).Draw(rt, "named") {
+		i := rapid.IntRange(0, b.Items-1).Draw(rt, "item")
+		switch named[i] = true; {
+		case !rapid.Bool().Draw(rt, "by id"):
+			r.Indexes = append(r.Indexes, i)
+		case b.Options.IDField == "":
+			r.IDs = append(r.IDs, strconv.Itoa(i))
+		default:
+			r.IDs = append(r.IDs, b.given.items[i].ID)
+		}
+	}
+	succeeded := false
+	for i := range named {
+		succeeded = succeeded || b.items[i].result != nil && b.items[i].result.Status == batch.ItemSucceeded
+	}
+	never := time.Duration(0)
+	r.ExpiresIn = &never // the deadline it had may have been a millisecond
+	got, err := m.Retry(m.ctx, b.Tenant, b.ID, r, batch.Once{})
+	switch {
+	case wrong:
+		m.refused(err, batch.Conflict)
+		return
+	case succeeded:
+		m.refused(err, batch.Invalid)
+		return
+	}
+	m.ok(err)
+	b.past = append(b.past, m.results(b.given, batch.ResultQuery{Round: b.round()}))
+	for i, was := range b.past[len(b.past)-1] {
+		if b.items[i] = (modelItem{result: &was, attempts: was.Attempts}); was.Status != batch.ItemSucceeded && (len(named) == 0 || named[i]) {
+			b.items[i] = modelItem{}
+		}
+	}
+	b.Spec = got.Spec
+	b.again++
+	b.status, b.claimed, b.begun, b.lapsed, b.reason = batch.Queued, false, false, false, ""
+	b.kept = b.done().Failed
+}
+
+func (m *model) remove(rt *rapid.T) {
+	b := m.any(rt)
+	force := rapid.Bool().Draw(rt, "force")
+	m.learn()
+	owed := false
+	for _, msg := range b.messages {
+		owed = owed || !msg.state.Settled() && !msg.progress()
+	}
+	err := m.Delete(m.ctx, b.Tenant, b.ID, force)
+	if !b.status.Terminal() || owed && !force {
+		m.refused(err, batch.Conflict)
+		return
+	}
+	m.ok(err)
+	b.gone = true
+	m.batches = slices.DeleteFunc(m.batches, func(o *modelBatch) bool { return o == b })
+	m.removed = append(m.removed, b)
+	_, err = m.Batch(m.ctx, b.Tenant, b.ID)
+	m.refused(err, batch.Gone)
+}
+
 func (m *model) take(rt *rapid.T) {
 	c := ask(rapid.IntRange(0, 4).Draw(rt, "max"), rapid.IntRange(1, 3).Draw(rt, "per host"))
 	c.Retries, c.Trials = rapid.IntRange(0, 4).Draw(rt, "retries"), rapid.IntRange(0, 4).Draw(rt, "trials")
@@ -428,6 +498,9 @@ func (m *model) land(o batch.AttemptOutcome) {
 	m.landed = append(m.landed, d)
 	b := m.find(d.Batch)
 	m.heal(b, o)
+	if b.gone {
+		return
+	}
 	msg := b.messages[d.ID]
 	if o.Refund {
 		msg.made--
@@ -442,7 +515,7 @@ func (m *model) land(o batch.AttemptOutcome) {
 	}
 	switch {
 	case msg.again:
-		*msg = modelMessage{typ: msg.typ, host: msg.host, state: batch.MessageWaiting, made: msg.made, attempts: msg.attempts, settled: msg.settled, manual: true}
+		*msg = modelMessage{typ: msg.typ, round: msg.round, host: msg.host, state: batch.MessageWaiting, made: msg.made, attempts: msg.attempts, settled: msg.settled, manual: true}
 	case msg.progress() && o.State == batch.MessageWaiting && !o.Refund:
 		msg.state, msg.later = batch.MessageExhausted, false
 	}
@@ -451,20 +524,21 @@ func (m *model) land(o batch.AttemptOutcome) {
 	}
 	msg.manual = false
 	if first := !msg.settled && !msg.progress(); first {
-		msg.settled = true
-		b.release()
+		if msg.settled = true; msg.round == b.round() {
+			b.release()
+		}
 	}
 }
 
 // release lets the terminal message go if all others were settled once.
 func (b *modelBatch) release() {
 	for _, msg := range b.messages {
-		if msg.result() && !msg.settled {
+		if msg.result() && !msg.settled && msg.round == b.round() {
 			return
 		}
 	}
 	for _, msg := range b.messages {
-		if !msg.result() && !msg.progress() && msg.made == 0 {
+		if !msg.result() && !msg.progress() && msg.made == 0 && msg.round == b.round() {
 			msg.later = false
 		}
 	}

@@ -31,6 +31,7 @@ var timing = cases{
 		g := s.create(limited(time.Hour))
 		s.same("deadline", s.batch(g).Expires, g.Created.Add(time.Hour))
 		w := s.claim()
+		s.same("nothing is to be started from", w.Expires, g.Created.Add(time.Hour))
 		s.record(released(partly(w, 0)))
 		s.pass(g.Created.Add(time.Hour - time.Second))
 		s.stands(g, batch.Running, g.tally(0))
@@ -99,13 +100,18 @@ var timing = cases{
 	}},
 	{"a deadline that is moved is met where it is now", func(s *fixture) {
 		later, sooner, never := s.create(limited(time.Hour)), s.create(limited(time.Hour)), s.create(limited(time.Hour))
+		w := s.claim()
+		s.same("the claimed batch", w.Lease.Block.Batch, later.ID)
 		s.same("deadline", s.amend(later, deadline(2*time.Hour)).Expires, later.Created.Add(2*time.Hour))
+		h := batch.Holding{Tenant: later.Tenant, Batch: later.ID, Leases: []batch.Lease{w.Lease}}
+		s.same("amended", s.renew(h).Amended, []batch.Amended{{Spec: &later.Spec, Expires: later.Created.Add(2 * time.Hour)}})
+		s.record(letGo(w))
 		s.amend(sooner, deadline(30*time.Minute))
 		s.same("deadline", s.amend(never, deadline(0)).Expires, time.Time{})
 		s.pass(sooner.Created.Add(30 * time.Minute))
 		s.ends(sooner, batch.Expired, batch.Tally{Expired: 6})
 		s.pass(later.Created.Add(2*time.Hour - time.Second))
-		s.stands(later, batch.Queued, batch.Tally{})
+		s.stands(later, batch.Running, batch.Tally{})
 		s.pass(later.Created.Add(2 * time.Hour))
 		s.ends(later, batch.Expired, batch.Tally{Expired: 6})
 		s.pass(never.Created.Add(1000 * time.Hour))

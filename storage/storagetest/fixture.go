@@ -50,6 +50,7 @@ type fixture struct {
 	made  *register
 
 	patience time.Duration // for what must happen by itself
+	stray    int           // attempts under way of batches that were deleted
 }
 
 // register is what the suite made, by batch: what the store is held to.
@@ -63,8 +64,13 @@ type given struct {
 	batch.Spec
 	items []batch.Item
 	first []int // index of each block's first item
+	again int   // how often it was retried
+	gone  bool  // it was deleted
 	parts []int // which block each part begins with; none: it is sent as a whole
 }
+
+// round is the one that g is in.
+func (g *given) round() int { return g.again + 1 }
 
 func newFixture(t reporter, p Place) *fixture {
 	s := &fixture{t: t, ctx: context.Background(), place: p, terms: batch.Terms{Hold: hold}, made: &register{}, patience: patience}
@@ -373,4 +379,23 @@ func (s *fixture) cancel(g *given) batch.Batch {
 		s.t.Fatalf("a canceled batch is %v", b.Status)
 	}
 	return b
+}
+
+// retry opens the next round of g.
+func (s *fixture) retry(g *given, r batch.Retry) batch.Batch {
+	s.t.Helper()
+	r.From = g.round()
+	b, err := s.Retry(s.ctx, g.Tenant, g.ID, r, batch.Once{})
+	s.ok(err)
+	g.Spec = b.Spec
+	g.again++
+	s.same("round", []any{b.Round, b.Status, b.Done.Sum() < g.Items}, []any{g.round(), batch.Queued, true})
+	return b
+}
+
+// remove deletes g.
+func (s *fixture) remove(g *given, force bool) {
+	s.t.Helper()
+	s.ok(s.Delete(s.ctx, g.Tenant, g.ID, force))
+	g.gone = true
 }

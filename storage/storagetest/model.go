@@ -23,11 +23,17 @@ func checkModel(t *testing.T, open Opener) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"open": m.openOne, "put": m.putOne, "half a part": m.halfPart, "drop": m.dropOne, "seal": m.sealOne,
 			"create": m.create, "discard": m.discard, "claim": m.claim, "record": m.record, "cancel": m.cancel,
+			"retry": m.retry, "delete": m.remove,
 			"pause": m.pause, "resume": m.resume, "amend": m.amend, "expire": m.expire,
 			"claim messages": m.take, "attempted": m.attempted, "redeliver": m.redeliver, "redeliver all": m.redeliverAll,
 			"restart": m.restart, "": m.compare,
 		})
 		m.inspect()
+		for _, d := range m.flying {
+			if m.find(d.Batch).gone {
+				m.stray++
+			}
+		}
 		m.audit()
 	})
 }
@@ -36,6 +42,7 @@ func checkModel(t *testing.T, open Opener) {
 type model struct {
 	*fixture
 	batches []*modelBatch
+	removed []*modelBatch // deleted; their messages may be in flight still
 	open    []*modelOpen
 	held    []batch.Work     // in somebody's hands
 	dropped []batch.Work     // that were
@@ -63,8 +70,10 @@ type modelBatch struct {
 	reason   string
 	lapsed   bool // its deadline has passed
 	begun    bool // an item of it was reported on
+	kept     int  // failures of rounds before that stay
 	claimed  bool // and so perhaps running, though nothing was reported yet
 	items    []modelItem
+	past     [][]batch.Result // as the rounds before left them
 	messages map[batch.MessageID]*modelMessage
 }
 
@@ -77,6 +86,7 @@ type modelItem struct {
 
 type modelMessage struct {
 	typ      string
+	round    int
 	host     string
 	state    batch.MessageState // parked is waiting
 	made     int
@@ -91,11 +101,13 @@ func (msg *modelMessage) result() bool   { return msg.typ == batch.TypeResults }
 func (msg *modelMessage) progress() bool { return msg.typ == batch.TypeProgress }
 
 func (m *model) find(id batch.ID) *modelBatch {
-	i := slices.IndexFunc(m.batches, func(b *modelBatch) bool { return b.ID == id })
-	if i < 0 {
-		m.t.Fatalf("batch %v is not of this test", id)
+	for _, b := range slices.Concat(m.batches, m.removed) {
+		if b.ID == id {
+			return b
+		}
 	}
-	return m.batches[i]
+	m.t.Fatalf("batch %v is not of this test", id)
+	return nil
 }
 
 // done counts the items that have a result, or had none at the end.
@@ -128,6 +140,16 @@ func (b *modelBatch) span(number int) (items []modelItem, recorded int) {
 	return items, recorded
 }
 
+// fresh returns how many items have a result of the round they are in.
+func (b *modelBatch) fresh(items []modelItem) (n int) {
+	for _, it := range items {
+		if it.result != nil && it.result.Round == b.round() {
+			n++
+		}
+	}
+	return n
+}
+
 // tried returns how many items without a result have been attempted.
 func tried(items []modelItem) (n int) {
 	for _, it := range items {
@@ -158,7 +180,7 @@ func (b *modelBatch) ranges() (least, most int) {
 	}
 	for n := range b.first {
 		items, recorded := b.span(n)
-		told := recorded
+		told := b.fresh(items)
 		if b.ending() || b.status == batch.Canceled {
 			told += tried(items)
 		}
@@ -304,7 +326,7 @@ func (m *model) learn() {
 		for _, msg := range m.messagesOf(b.given) {
 			known := b.messages[msg.ID]
 			if known == nil {
-				known = &modelMessage{typ: msg.Type, host: msg.Host, state: batch.MessageWaiting}
+				known = &modelMessage{typ: msg.Type, round: msg.Round, host: msg.Host, state: batch.MessageWaiting}
 				if b.Options.CallbackMode == batch.ModePull {
 					known.state, known.settled = batch.MessagePulled, msg.Owed()
 				}
@@ -316,7 +338,7 @@ func (m *model) learn() {
 			if known.progress() && known.state == batch.MessageWaiting && msg.State == batch.MessageCanceled {
 				known.state, known.manual = batch.MessageCanceled, false // another, or the end, replaced it
 			}
-			if known.result() && !known.settled {
+			if known.result() && !known.settled && known.round == b.round() {
 				owed++
 			}
 		}
@@ -366,7 +388,7 @@ func (m *model) compare(*rapid.T) {
 				m.same("host", msg.Host, known.host)
 			}
 			m.same("message", []any{state, msg.Made, msg.Manual, msg.Again, msg.Owed() && msg.Settled}, []any{known.state, known.made, known.manual, known.again, known.settled})
-			count(&ledger, msg)
+			count(&ledger, msg, b.round())
 		}
 		m.same("ledger", got.Messages, ledger)
 		if least, most := b.ranges(); ledger.Round < least || ledger.Round > most {
@@ -374,7 +396,7 @@ func (m *model) compare(*rapid.T) {
 		}
 		ends := 0
 		for _, msg := range b.messages {
-			if !msg.result() && !msg.progress() {
+			if !msg.result() && !msg.progress() && msg.round == b.round() {
 				ends++
 			}
 		}
@@ -391,20 +413,27 @@ func (m *model) closed(b *modelBatch) bool {
 // inspect holds every result and attempt against the model.
 func (m *model) inspect() {
 	for _, b := range m.batches {
-		var want []batch.Result
-		p := m.batch(b.given).Progress
-		for i, it := range b.items {
-			switch {
-			case it.result != nil:
-				want = append(want, *it.result)
-			case b.status.Terminal():
-				want = append(want, batch.EndedResult(i, b.given.items[i].ID, p, it.attempts))
-			}
+		m.same("results", m.results(b.given, batch.ResultQuery{Limit: 5}), m.standing(b))
+		for n, want := range b.past {
+			m.same("results of an earlier round", m.results(b.given, batch.ResultQuery{Limit: 5, Round: n + 1}), want)
 		}
-		m.same("results", m.results(b.given, batch.ResultQuery{Limit: 5}), want)
 		for _, msg := range m.messagesOf(b.given) {
 			_, as := m.message(msg)
 			m.same("attempts on record", len(as), b.messages[msg.ID].attempts)
 		}
 	}
+}
+
+// standing returns the results that a batch has.
+func (m *model) standing(b *modelBatch) (rs []batch.Result) {
+	p := m.batch(b.given).Progress
+	for i, it := range b.items {
+		switch {
+		case it.result != nil:
+			rs = append(rs, *it.result)
+		case b.status.Terminal():
+			rs = append(rs, batch.EndedResult(i, b.given.items[i].ID, p, it.attempts))
+		}
+	}
+	return rs
 }

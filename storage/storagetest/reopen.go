@@ -41,6 +41,14 @@ var reopening = cases{
 		s.quiet()
 		s.idle()
 	}},
+	{"a store knows whether it was closed the last time", func(s *fixture) {
+		s.same("a new one crashed", s.Crashed(), false)
+		s.create(called(2, 1))
+		s.restart()
+		s.same("crashed", s.Crashed(), s.down == killed)
+		s.restart()
+		s.same("crashed again", s.Crashed(), s.down == killed)
+	}},
 	{"a report for a claim of before is lost", func(s *fixture) {
 		g := s.create(sample{Items: 4, PerBlock: 2})
 		old := s.claimAll()

@@ -64,6 +64,29 @@ var sharing = []struct {
 		a.same("blocks of the other", len(b.claimAs(c)), 3)
 		a.same("blocks with three in hand", len(b.claimAs(c)), 0)
 	}},
+	{"a key that one node has reserved the other refuses, and then replays", func(a, b *fixture) {
+		release := a.reserve("k")
+		_, _, err := b.Reserve(b.ctx, tenant(0), "k")
+		b.refused(err, batch.Conflict)
+		g := sample{}.given()
+		a.ok(a.acceptOnce(g, asked("k", "")))
+		release()
+		b.same("batch", b.bound(tenant(0), "k").Batch, g.ID)
+	}},
+	{"the parts of a batch come through both nodes", func(a, b *fixture) {
+		m := sample{Items: 40, PerPart: 5, Options: batch.Options{IDField: "/id"}}
+		g := a.unsealed(m)
+		a.together(16, func(n int) error {
+			s := []*fixture{a, b}[n%2]
+			_, err := s.put(g, n/2) // each part through both
+			return err
+		})
+		b.has(g, every(8)...)
+		a.finishOpen(g)
+		it, err := b.FindItem(b.ctx, g.Tenant, g.ID, "id 33")
+		b.ok(err)
+		b.same("index", it.Index, 33)
+	}},
 	{"two nodes that finish the last two blocks at once end the batch once", func(a, b *fixture) {
 		for range 20 {
 			g := a.create(called(4, 2))

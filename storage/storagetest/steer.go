@@ -82,6 +82,36 @@ var steering = cases{
 		}
 		s.record(letGo(w))
 	}},
+	{"an open batch is amended, not paused, and its deadline counts from its seal", func(s *fixture) {
+		m := called(4, 1)
+		m.PerPart = 2
+		g := m.given()
+		_, err := s.openBatch(g)
+		s.ok(err)
+		_, err = s.Pause(s.ctx, g.Tenant, g.ID)
+		s.wrongState(err)
+		_, err = s.Resume(s.ctx, g.Tenant, g.ID)
+		s.wrongState(err)
+		a := deadline(time.Hour)
+		a.Concurrency = new(3)
+		b, err := s.Amend(s.ctx, g.Tenant, g.ID, a)
+		s.ok(err)
+		s.same("deadline of an open batch", []any{b.Status, b.Expires, b.Options.Concurrency}, []any{batch.Open, time.Time{}, 3})
+		for n := range g.parts {
+			_, err = s.put(g, n)
+			s.ok(err)
+		}
+		g.Options, g.Edition = b.Options, b.Edition
+		time.Sleep(5 * time.Millisecond)
+		b, err = s.seal(g)
+		s.ok(err)
+		s.made.add(g)
+		if b.Expires.Before(g.Created.Add(time.Hour+5*time.Millisecond)) || b.Expires.After(time.Now().Add(time.Hour)) {
+			s.t.Fatalf("a batch opened at %v expires at %v", g.Created, b.Expires)
+		}
+		s.complete()
+		s.ends(g, batch.Completed, g.tally(every(4)...))
+	}},
 	{"of a pause, a resume and a cancel at once the cancel remains", func(s *fixture) {
 		for range 10 {
 			g := s.create(called(4, 2))
@@ -242,7 +272,7 @@ var amending = cases{
 		s.same("asked for", []any{b.Options.Priority, b.Options.Concurrency, b.Edition}, []any{high, three, 1})
 		s.same("what is in hand", *w.Spec, was)
 		h := batch.Holding{Tenant: g.Tenant, Batch: g.ID, Leases: []batch.Lease{w.Lease}}
-		s.same("amended", s.renew(h).Amended, []*batch.Spec{&g.Spec})
+		s.same("amended", s.renew(h).Amended, []batch.Amended{{Spec: &g.Spec}})
 		h.Edition = 1
 		s.same("amended", s.renew(h), batch.Renewed{})
 		s.same("claimed", *s.claim().Spec, g.Spec)
@@ -423,7 +453,7 @@ func (s *fixture) amend(g *given, a batch.Amendment) batch.Batch {
 // expire has the deadline of g pass.
 func (s *fixture) expire(g *given) batch.Batch {
 	s.t.Helper()
-	time.Sleep(time.Until(g.Created.Add(2 * time.Millisecond)))
+	time.Sleep(time.Until(s.batch(g).Accepted.Add(2 * time.Millisecond)))
 	return s.amend(g, deadline(time.Millisecond))
 }
 

@@ -63,6 +63,8 @@ func Run(t *testing.T, open Opener) {
 		{"claim", claiming},
 		{"record", recording},
 		{"cancel", canceling},
+		{"retry", retrying},
+		{"remove", removing},
 		{"steer", steering},
 		{"amend", amending},
 		{"deliver", delivering},

@@ -38,7 +38,7 @@ func (r *register) holds(w batch.Work) error {
 		if g.ID != w.Lease.Block.Batch {
 			continue
 		}
-		if w.Spec == nil || w.Spec.ID != g.ID || w.Spec.Items != g.Items || w.Lease.Block.Tenant != g.Tenant || w.Round != 1 {
+		if w.Spec == nil || w.Spec.ID != g.ID || w.Spec.Items != g.Items || w.Lease.Block.Tenant != g.Tenant || w.Round != g.round() {
 			return fmt.Errorf("work of %v is said to be of round %d, lease %+v, spec %+v", g.ID, w.Round, w.Lease, w.Spec)
 		}
 		if len(w.Items) == 0 {
