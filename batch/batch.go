@@ -313,8 +313,9 @@ type Ledger struct {
 type Batch struct {
 	Spec
 	Progress
-	InFlight  int    // items being worked on at this moment, at most what is unfinished
-	WaitingOn string // why it is not moving, if it is not
+	InFlight  int     // items being worked on at this moment, at most what is unfinished
+	WaitingOn string  // why it is not moving, if it is not: see [Standstill.Why]
+	Rate      float64 // items a second, lately; 0 while unknown
 }
 
 // Counts returns the counts of the batch, which sum to its total.

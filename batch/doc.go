@@ -48,6 +48,10 @@
 // kept long enough, leaves a tombstone at once, and what it held goes bit by
 // bit.
 //
+// Who watches a batch is hinted at its changes once they are durable, and reads
+// it ([Watches]). A batch that moves has a [Pace]; one that does not says why
+// ([Standstill]).
+//
 // # A batch
 //
 //	         parts, seal

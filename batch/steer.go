@@ -134,9 +134,9 @@ func (g Gate) WaitingOn(now time.Time) string {
 	case g.Ending():
 		return ""
 	case g.Status == Paused:
-		return "paused"
+		return WaitingPaused
 	case !until.IsZero():
-		return "not_before"
+		return WaitingNotBefore
 	default:
 		return ""
 	}

@@ -144,6 +144,20 @@ type Reader interface {
 	// not the last.
 	Batches(ctx context.Context, q BatchQuery) (list []Batch, next *ID, err error)
 
+	// Active lists the tenant's batches that have not ended, in a stable order,
+	// beginning after one; the zero id is before all.
+	Active(ctx context.Context, tenant TenantID, after ID, limit int) (list []Batch, next *ID, err error)
+
+	// Ended lists the tenant's batches whose last round is over, in the order in
+	// which they ended, beginning after a place. A page may be empty and not the
+	// last.
+	Ended(ctx context.Context, tenant TenantID, after EndedAt, limit int) (list []Batch, next *EndedAt, err error)
+
+	// Watch hints at changes of a batch, or of all of the tenant's if id is nil,
+	// once they are durable. What only memory knows, like what is in flight, it
+	// hints at as well.
+	Watch(tenant TenantID, id *ID) *Watch
+
 	// Results returns a page of the batch's results in input order. A page
 	// may be empty and not the last. A round there is not is NotFound.
 	Results(ctx context.Context, tenant TenantID, id ID, q ResultQuery) (ResultPage, error)
@@ -206,6 +220,13 @@ func (q BatchQuery) Wants(b Batch) bool {
 		}
 	}
 	return true
+}
+
+// EndedAt is a place among the batches that have ended. With the zero id it is
+// before all that ended at the time, by the millisecond.
+type EndedAt struct {
+	Time time.Time
+	ID   ID
 }
 
 // A ResultQuery selects results of one batch.

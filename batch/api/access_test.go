@@ -40,7 +40,7 @@ func (w *world) ids(rt route, tenant batch.TenantID) fmt.Stringer {
 	switch {
 	case strings.HasSuffix(rt.path, "/retry"):
 		done, last = 1, batch.ItemFailed
-	case strings.HasSuffix(rt.path, "/output"), rt.method == "DELETE":
+	case strings.HasSuffix(rt.path, "/output"), strings.HasSuffix(rt.path, "/events"), rt.method == "DELETE":
 		done = 1
 	}
 	if strings.Contains(rt.path, "/parts") || strings.HasSuffix(rt.path, "/seal") {
@@ -156,7 +156,11 @@ func TestScopes(t *testing.T) {
 		for scope, key := range w.keys[0] {
 			t.Run(fmt.Sprintf("%s %s with %s", rt.method, rt.path, scope), func(t *testing.T) {
 				may := isOpen || slices.Contains(rt.scopes, scope) || scope == access.Admin && !slices.Contains(rt.scopes, access.Operator)
-				got := w.do(rt.method, path, key, "").status
+				method := rt.method
+				if rt.path == "/v1/events" {
+					method = http.MethodHead // the answer has no end
+				}
+				got := w.do(method, path, key, "").status
 				if refused := got == http.StatusForbidden; refused == may {
 					t.Errorf("status %d, allowed is %v", got, may)
 				}

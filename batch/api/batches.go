@@ -3,9 +3,9 @@ package api
 import (
 	"bytes"
 	"context"
+	"math"
 	"net/http"
 	"net/url"
-	"slices"
 	"time"
 
 	"github.com/callbatch/callbatch/batch"
@@ -53,26 +53,17 @@ type linksView struct {
 	Self     string `json:"self"`
 	Results  string `json:"results"`
 	Messages string `json:"messages"`
+	Events   string `json:"events"`
 	Cancel   string `json:"cancel"`
-}
-
-// waitingOn says why a batch does not move. That nobody here serves its
-// processor only the server knows.
-func (s *server) waitingOn(b batch.Batch) string {
-	known := func(p Processor) bool { return p.Name == b.Options.Processor }
-	if b.WaitingOn == "capacity" && !slices.ContainsFunc(s.Processors(), known) {
-		return "processor_missing"
-	}
-	return b.WaitingOn
 }
 
 func (s *server) viewBatch(b batch.Batch) batchView {
 	self := "/v1/batches/" + b.ID.String()
 	v := batchView{
 		ID: b.ID, Status: b.Status, Reason: orNull(b.Reason), Round: b.Round, Processor: b.Options.Processor,
-		Counts: b.Counts(), Metadata: b.Options.Metadata, Priority: b.Options.Priority, WaitingOn: orNull(s.waitingOn(b)),
+		Counts: b.Counts(), Metadata: b.Options.Metadata, Priority: b.Options.Priority, WaitingOn: orNull(b.WaitingOn),
 		Created: batch.FormatTime(b.Created), Started: timeOrNull(b.Started), Finished: timeOrNull(b.Finished), Expires: timeOrNull(b.Expires),
-		Links: linksView{Self: self, Results: self + "/results", Messages: self + "/messages", Cancel: self + "/cancel"},
+		Links: linksView{Self: self, Results: self + "/results", Messages: self + "/messages", Events: self + "/events", Cancel: self + "/cancel"},
 	}
 	if v.Metadata == nil {
 		v.Metadata = map[string]string{}
@@ -85,7 +76,17 @@ func (s *server) viewBatch(b batch.Batch) batchView {
 	v.Callback.Messages.Delivered = b.Messages.Delivered
 	v.Callback.Messages.Exhausted = b.Messages.Exhausted
 	v.Callback.Messages.Other = b.Messages.Other
+	if b.Rate > 0 {
+		rate := shortRate(b.Rate)
+		v.Rate, v.ETA = &rate, timeOrNull(b.ETA(time.Now()))
+	}
 	return v
+}
+
+// shortRate leaves a rate about four digits: it is no more exact.
+func shortRate(rate float64) float64 {
+	unit := math.Pow(10, math.Floor(math.Log10(rate))-3)
+	return math.Round(rate/unit) / math.Round(1/unit)
 }
 
 // masked returns the names of headers, the values hidden.
@@ -129,23 +130,30 @@ func (s *server) batch(r *request) (batch.Batch, error) {
 	return s.Store.Batch(r.Context(), r.tenant, id)
 }
 
+// getBatch shows a batch, once it is another than the client knows or has
+// ended if he likes to wait.
 func (s *server) getBatch(w http.ResponseWriter, r *request) error {
-	b, err := s.batch(r)
+	id, err := r.id()
 	if err != nil {
 		return err
 	}
-	body := encode(s.viewBatch(b))
-	over := b.Status.Terminal()
-	tag := s.tags.tag(b.ID, body, over, time.Now())
-	w.Header().Set("ETag", tag)
-	if !over {
+	enough := frame.over
+	if _, knows := r.Header["If-None-Match"]; knows {
+		enough = func(f frame) bool { return !matches(r.Header, f.tag) }
+	}
+	f, err := s.attend(r.Context(), r.tenant, id, patient(w, r.Header), enough)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("ETag", f.tag)
+	if !f.over() {
 		w.Header().Set("Retry-After", pollSeconds)
 	}
-	if matches(r.Header, tag) {
+	if matches(r.Header, f.tag) {
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
-	return writeJSON(w, http.StatusOK, body)
+	return writeJSON(w, http.StatusOK, f.body)
 }
 
 func (s *server) listBatches(w http.ResponseWriter, r *request) error {

@@ -243,7 +243,7 @@ func TestSecretsAreShownNowhere(t *testing.T) {
 	keep(w.post("/v1/callbacks/test", `{"url":"https://shop.example/?`+canary+`","headers":{"Host":"`+canary+`"}}`).is(422, "bad_header"))
 	for _, rt := range routes() {
 		path := strings.NewReplacer("{index}", "0", "/messages/{id}", "/messages/"+m.String(), "{id}", of.String()).Replace(rt.path)
-		if path == "/v1/callbacks/secret" { // whose answer it is
+		if path == "/v1/callbacks/secret" || path == "/v1/events" { // whose answer it is; which has no end and shows what one batch's shows
 			continue
 		}
 		keep(w.do(rt.method, path, w.admin(), ""))

@@ -99,6 +99,17 @@ func (a *answer) FlushError() error {
 	return err
 }
 
+// flush sends what was written on its way. Then nothing has a deadline, for
+// nothing is on its way: an answer may go on when there is more.
+func flush(w http.ResponseWriter) error {
+	c := http.NewResponseController(w)
+	if err := c.Flush(); err != nil {
+		return err
+	}
+	_ = c.SetWriteDeadline(time.Time{})
+	return nil
+}
+
 func (a *answer) extend() { _ = a.control.SetWriteDeadline(time.Now().Add(a.patience)) }
 
 // statusLabel is the status for the metrics.

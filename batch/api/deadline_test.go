@@ -47,7 +47,8 @@ func inMemory(t *testing.T, name string, test func(t *testing.T, w *world, dial 
 		synctest.Test(t, func(t *testing.T) {
 			w, o := newOptions(t, with)
 			l := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
-			server := HTTPServer(New(o))
+			w.handler = New(o)
+			server := HTTPServer(w.handler)
 			served := make(chan error)
 			go func() { served <- server.Serve(l) }()
 			test(t, w, func() net.Conn {

@@ -32,8 +32,9 @@ const (
 	tagPause = 250 * time.Millisecond
 )
 
-// tag returns the weak tag of a batch whose representation is body.
-func (t *tags) tag(id batch.ID, body []byte, over bool, now time.Time) string {
+// tag returns the weak tag of a batch whose representation is body. It is late
+// if it was made for another one and can only be replaced in a while.
+func (t *tags) tag(id batch.ID, body []byte, over bool, now time.Time) (tag string, late bool) {
 	sum := sha256.Sum256(body)
 	content := [8]byte(sum[:8])
 	t.mu.Lock()
@@ -41,7 +42,7 @@ func (t *tags) tag(id batch.ID, body []byte, over bool, now time.Time) string {
 	if over {
 		delete(t.young, id)
 		delete(t.old, id)
-		return held{content: content}.String()
+		return held{content: content}.String(), false
 	}
 	h, ok := t.find(id)
 	switch changed := h.content != content; {
@@ -56,7 +57,7 @@ func (t *tags) tag(id batch.ID, body []byte, over bool, now time.Time) string {
 		h = held{content: content, turn: h.turn, since: now}
 	}
 	t.keep(id, h)
-	return h.String()
+	return h.String(), h.passed
 }
 
 func (h held) String() string { return fmt.Sprintf(`W/"%x.%d"`, h.content, h.turn) }

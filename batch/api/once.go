@@ -100,7 +100,7 @@ func (s *server) replay(w http.ResponseWriter, r *request, f reservation, once b
 	if err != nil {
 		return err
 	}
-	return s.accepted(w, b, status)
+	return s.accepted(w, r, b, status)
 }
 
 // nowhere takes items that are only to be read.

@@ -152,12 +152,12 @@ func (s *server) seal(w http.ResponseWriter, r *request) error {
 		if err != nil {
 			return uncertain("seal batch", err)
 		}
-		return s.accepted(w, b, http.StatusAccepted)
+		return s.accepted(w, r, b, http.StatusAccepted)
 	}, func(batch.Binding) error {
 		b, err := s.Store.Batch(r.Context(), r.tenant, id)
 		if err != nil {
 			return err
 		}
-		return s.accepted(w, b, http.StatusAccepted)
+		return s.accepted(w, r, b, http.StatusAccepted)
 	})
 }

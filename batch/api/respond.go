@@ -35,6 +35,7 @@ var statuses = map[batch.Code]int{
 
 // retryAfter is how many seconds a client had better wait after a status.
 var retryAfter = map[int]int{
+	http.StatusTooManyRequests:     5,
 	http.StatusServiceUnavailable:  5,
 	http.StatusInsufficientStorage: 60,
 }
@@ -135,8 +136,12 @@ func encode(v any) []byte {
 // go into it as they are.
 func unclosed(v any) []byte { return bytes.TrimSuffix(encode(v), []byte("}\n")) }
 
+// writeJSON answers with a body that is JSON.
 func writeJSON(w http.ResponseWriter, status int, body []byte) error {
 	w.Header().Set("Content-Type", "application/json")
+	if a, ok := w.(*answer); ok {
+		body = codeWhole(w.Header(), a.request.Header.Values("Accept-Encoding"), body)
+	}
 	w.WriteHeader(status)
 	_, err := w.Write(body)
 	return err

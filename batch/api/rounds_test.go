@@ -46,6 +46,10 @@ func TestRetry(t *testing.T) {
 				t.Errorf("after %s it is %+v", body, b)
 			}
 			w.get(path+"/results?round=2").is(200, "")
+			w.get(path+"/results?round=1&follow=true").is(200, "") // and does not wait for the second
+			if got := w.get(path+"/results?round=1", "Accept", "application/json").is(200, ""); !strings.Contains(string(got.body), `"next":null}`) {
+				t.Errorf("of the round that is over there may come more: %s", got.body)
+			}
 			if got := w.get(path+"/results?round=1").is(200, ""); got.header.Get("Callbatch-Incomplete") != "" {
 				t.Error("the round that is over is said to be incomplete")
 			}

@@ -25,6 +25,8 @@ type server struct {
 	router      *mux.Router
 	resources   map[string]resource
 	tags        tags
+	board       board
+	seats       seats
 	crossOrigin *http.CrossOriginProtection
 }
 

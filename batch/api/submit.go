@@ -61,7 +61,7 @@ func (s *server) submit(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return uncertain("create batch", err)
 	}
-	return s.accepted(w, b, http.StatusAccepted)
+	return s.accepted(w, r, b, http.StatusAccepted)
 }
 
 // open makes a batch exist that is sent in parts.
@@ -83,7 +83,7 @@ func (s *server) open(w http.ResponseWriter, r *request, first reservation) erro
 	if err != nil {
 		return uncertain("open batch", err)
 	}
-	return s.accepted(w, b, http.StatusCreated)
+	return s.accepted(w, r, b, http.StatusCreated)
 }
 
 // takeOpen takes the parameter out of the query that says that a batch is to be
@@ -130,13 +130,26 @@ func uncertain(what string, err error) error {
 	return err
 }
 
-// accepted answers with a batch that is the caller's to follow.
-func (s *server) accepted(w http.ResponseWriter, b batch.Batch, status int) error {
+// accepted answers with a batch that is the caller's to follow: with its end,
+// if he likes to wait for that and it comes in time. Whatever goes wrong with
+// the wait, the batch is there and that is said.
+func (s *server) accepted(w http.ResponseWriter, r *request, b batch.Batch, status int) error {
 	w.Header().Set("Location", "/v1/batches/"+b.ID.String())
-	if status == http.StatusAccepted {
-		w.Header().Set("Retry-After", pollSeconds)
+	if status != http.StatusAccepted {
+		return writeJSON(w, status, encode(s.viewBatch(b)))
 	}
-	return writeJSON(w, status, encode(s.viewBatch(b)))
+	body := encode(s.viewBatch(b))
+	if wait := patient(w, r.Header); wait > 0 {
+		f, err := s.attend(r.Context(), r.tenant, b.ID, wait, frame.over)
+		if err == nil && f.over() {
+			return writeJSON(w, http.StatusOK, f.body)
+		}
+		if err == nil {
+			body = f.body
+		}
+	}
+	w.Header().Set("Retry-After", pollSeconds)
+	return writeJSON(w, status, body)
 }
 
 // checkOptions is what only the server knows about options.

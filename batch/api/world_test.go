@@ -31,11 +31,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // world is an API over a fake store, behind a real server. Everything it is
 // asked and answers must fit openapi.yaml.
 type world struct {
-	t      *testing.T
-	store  *fakeStore
-	server *httptest.Server
-	log    *lockedBuffer
-	router routers.Router
+	t       *testing.T
+	store   *fakeStore
+	server  *httptest.Server
+	handler http.Handler
+	log     *lockedBuffer
+	router  routers.Router
 
 	links   batch.Links
 	tenants [2]batch.TenantID
@@ -78,7 +79,8 @@ func newWorld(t *testing.T, with ...func(*Options)) *world {
 	t.Helper()
 	w, o := newOptions(t, append([]func(*Options){func(o *Options) { o.Patience = patience }}, with...))
 	w.server = httptest.NewUnstartedServer(nil)
-	w.server.Config = HTTPServer(New(o))
+	w.handler = New(o)
+	w.server.Config = HTTPServer(w.handler)
 	w.server.Start()
 	t.Cleanup(w.server.Close)
 	w.router = documented(t)
@@ -99,7 +101,7 @@ func (w *world) admin() string { return w.keys[0][access.Admin] }
 
 // document loads openapi.yaml once.
 var document = sync.OnceValues(func() (*openapi3.T, error) {
-	for _, lines := range []string{"application/x-ndjson", "application/ndjson", "application/jsonl"} {
+	for _, lines := range []string{"application/x-ndjson", "application/ndjson", "application/jsonl", "text/csv", "text/event-stream"} {
 		openapi3filter.RegisterBodyDecoder(lines, openapi3filter.PlainBodyDecoder)
 	}
 	openapi3filter.RegisterBodyDecoder("multipart/form-data", decodeForm)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strconv"
 	"time"
 )
 
@@ -13,8 +14,8 @@ type WaitOptions struct {
 	Patience time.Duration // how long the server may be away or overloaded; default 1 min, negative: for ever
 }
 
-// Wait asks after a batch, as often as the server advises, until it has
-// ended, and returns it. A restart of the server within patience does not
+// Wait asks after a batch, which the server answers when it has changed, until
+// it has ended, and returns it. A restart of the server within patience does not
 // disturb it.
 func (c *Client) Wait(ctx context.Context, id string, o WaitOptions) (Batch, error) {
 	if o.Patience == 0 {
@@ -45,6 +46,10 @@ func (c *Client) Wait(ctx context.Context, id string, o WaitOptions) (Batch, err
 	}
 }
 
+// longestWait is how many seconds a server is asked to wait for a change; less
+// than a call may take.
+const longestWait = 30
+
 // poll asks once. It says how long to leave the server alone and whether the
 // batch is another than under *tag.
 func (c *Client) poll(ctx context.Context, id string, tag *string, b *Batch) (next time.Duration, changed bool, err error) {
@@ -56,6 +61,7 @@ func (c *Client) poll(ctx context.Context, id string, tag *string, b *Batch) (ne
 	}
 	if *tag != "" {
 		req.Header.Set("If-None-Match", *tag)
+		req.Header.Set("Prefer", "wait="+strconv.Itoa(longestWait))
 	}
 	var got Batch
 	res, err := c.decode(req, &got)
@@ -72,6 +78,9 @@ func (c *Client) poll(ctx context.Context, id string, tag *string, b *Batch) (ne
 	}
 	if next = retryAfter(res.Header); next == 0 {
 		next = usual
+	}
+	if changed && res.Header.Get("Preference-Applied") != "" {
+		next = 0 // it was waited for, and changes come at a pace
 	}
 	return next, changed, nil
 }

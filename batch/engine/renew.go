@@ -103,11 +103,11 @@ func (j *job) waitingOn(now time.Time) string {
 	case j.runs > 0 || j.first(now) == nil:
 		return ""
 	case !ok:
-		return "upstream_unavailable"
+		return batch.WaitingUpstream
 	case j.lane.gate.held.After(now) || j.lane.limit != nil && j.lane.limit.TokensAt(now) < 1:
-		return "rate_limit"
+		return batch.WaitingRateLimit
 	default:
-		return "capacity"
+		return batch.WaitingCapacity
 	}
 }
 

@@ -63,7 +63,8 @@ func (d *disk) working() bool {
 // end, and no block is claimed. Everything else goes on.
 type cautious struct {
 	batch.Store
-	disk *disk
+	disk  *disk
+	stand func(processor string) batch.Surroundings // how things stand but for the disk
 }
 
 func (c cautious) Claim(ctx context.Context, q batch.Claim) ([]batch.Work, error) {
@@ -91,11 +92,22 @@ func (c cautious) Batches(ctx context.Context, q batch.BatchQuery) ([]batch.Batc
 	return list, next, err
 }
 
-// explain says of a batch that does not move that the full disk is why.
-func (c cautious) explain(b *batch.Batch) {
-	if b.Status.Claimable() && b.InFlight == 0 && !c.disk.working() {
-		b.WaitingOn = "disk_full"
+func (c cautious) Active(ctx context.Context, tenant batch.TenantID, after batch.ID, limit int) ([]batch.Batch, *batch.ID, error) {
+	list, next, err := c.Store.Active(ctx, tenant, after, limit)
+	for i := range list {
+		c.explain(&list[i])
 	}
+	return list, next, err
+}
+
+// explain says of a batch that does not move what only the server knows.
+func (c cautious) explain(b *batch.Batch) {
+	if b.WaitingOn == "" {
+		return
+	}
+	around := c.stand(b.Options.Processor)
+	around.DiskFull = !c.disk.working()
+	b.WaitingOn = around.Explain(b.WaitingOn)
 }
 
 func (c cautious) StagePart(ctx context.Context, tenant batch.TenantID, id batch.ID, number int) batch.PartStage {

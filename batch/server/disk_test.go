@@ -45,7 +45,8 @@ func TestAStoreOnAFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer st.Close()
-	roomy, full := cautious{st, left(50 << 30)}, cautious{st, left(1 << 20)}
+	well := func(string) batch.Surroundings { return batch.Surroundings{} }
+	roomy, full := cautious{st, left(50 << 30), well}, cautious{st, left(1 << 20), well}
 	item := batch.Block{Items: []batch.Item{{Raw: []byte("1")}}}
 	g := roomy.Stage(t.Context(), batch.TenantID{}, batch.NewID(time.Now()))
 	if err := g.Append(t.Context(), item); err != nil {

@@ -130,7 +130,13 @@ func (s *server) keys(ctx context.Context) (*access.Keys, error) {
 	return access.NewKeys(s.store), nil
 }
 
-func (s *server) cautious() cautious { return cautious{s.store, s.disk} }
+func (s *server) cautious() cautious { return cautious{s.store, s.disk, s.stand} }
+
+// stand says how things stand for the batches of a processor.
+func (s *server) stand(processor string) batch.Surroundings {
+	health := s.engine.Health(processor)
+	return batch.Surroundings{Missing: !s.hasProcessor(processor), Down: health == "open", Held: health == "paused"}
+}
 
 // policy says where callbacks may go, and never to ourselves.
 func (s *server) policy() *guard.Policy {

@@ -11,10 +11,23 @@ import (
 type entry struct {
 	spec   *batch.Spec // nil until wanted
 	p      batch.Progress
+	over   bool // it had ended before this transaction
 	key    []byte
 	mark   bool // is to be written
 	respec bool // the spec as well
 	gone   bool // the batch was removed
+}
+
+// how says how the transaction changed the batch.
+func (e *entry) how() batch.Change {
+	switch {
+	case !e.p.Status.Terminal():
+		return batch.Moved
+	case e.over:
+		return batch.Settled
+	default:
+		return batch.Ended
+	}
 }
 
 // batch returns the entry of a batch. One that is not there is NotFound, or
@@ -31,7 +44,7 @@ func (t *txn) batch(tenant batch.TenantID, id batch.ID) (*entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &entry{p: p, key: k}
+	e := &entry{p: p, over: p.Status.Terminal(), key: k}
 	t.progress[queued{tenant, id}] = e
 	return e, nil
 }

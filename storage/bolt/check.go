@@ -174,6 +174,11 @@ func (c *checker) batches() {
 		_, err := readProgress(c.tx, k)
 		return err
 	})
+	c.each(bucketEnded, func(k, _ []byte) error {
+		tenant, _ := splitTenantKey(k)
+		_, err := readProgress(c.tx, tenantKey(tenant, splitEndedKey(k).ID))
+		return err
+	})
 }
 
 // blocks checks that a batch's blocks follow each other without a gap, that

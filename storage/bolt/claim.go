@@ -30,6 +30,11 @@ func (s *Store) Claim(ctx context.Context, c batch.Claim) ([]batch.Work, error) 
 	}
 	picked := s.pick(tx, c, time.Now())
 	s.mu.Unlock()
+	for _, p := range picked {
+		if p.alone {
+			s.watches.Tell(p.lease.Block.Tenant, p.lease.Block.Batch, batch.Moved)
+		}
+	}
 	for i := range picked {
 		picked[i].load(tx)
 	}
@@ -60,6 +65,7 @@ func (s *Store) Claim(ctx context.Context, c batch.Claim) ([]batch.Work, error) 
 type pick struct {
 	lease        *lease
 	work         batch.Work
+	alone        bool // nothing else of its batch is held
 	first, count int
 	err          error
 }
@@ -110,7 +116,10 @@ func (s *Store) pickOne(open *cursor, r *rota[batch.ID], c batch.Claim, now time
 		l, due := s.pickBlock(open, lv, c.Owner, now)
 		if l != nil {
 			r.wakeUp(lv.tenant, id)
-			p = pick{lease: l, work: batch.Work{Lease: l.Lease, Spec: lv.spec, Round: l.round, Expires: lv.gate.Expires}}
+			p = pick{
+				lease: l, alone: len(lv.leases) == 1,
+				work: batch.Work{Lease: l.Lease, Spec: lv.spec, Round: l.round, Expires: lv.gate.Expires},
+			}
 		} else if !due.IsZero() {
 			r.sleep(lv.tenant, id, due)
 		}
@@ -153,8 +162,8 @@ func (s *Store) pickBlock(open *cursor, lv *live, owner string, now time.Time) (
 		}
 		lv.leases[at] = l
 		lv.waitingOn = ""
-		if lv.started.IsZero() {
-			lv.started = now
+		if len(lv.leases) == 1 {
+			lv.resumes(now)
 		}
 		return l, time.Time{}
 	}
@@ -331,15 +340,18 @@ func (s *Store) Renew(ctx context.Context, owner string, held []batch.Holding) (
 	if err := s.ready(ctx); err != nil {
 		return batch.Renewed{}, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	var r batch.Renewed
+	var moved []queued
 	now := time.Now()
+	s.mu.Lock()
 	for _, h := range held {
 		lv := s.live[h.Batch]
 		if lv == nil {
 			r.Lost = append(r.Lost, h.Leases...)
 			continue
+		}
+		if lv.inFlight != h.InFlight || lv.waitingOn != h.WaitingOn {
+			moved = append(moved, queued{lv.tenant, lv.id})
 		}
 		lv.inFlight, lv.waitingOn = h.InFlight, h.WaitingOn
 		if may, _ := lv.gate.Open(now); !may {
@@ -353,6 +365,10 @@ func (s *Store) Renew(ctx context.Context, owner string, held []batch.Holding) (
 				r.Lost = append(r.Lost, l)
 			}
 		}
+	}
+	s.mu.Unlock()
+	for _, b := range moved {
+		s.watches.Tell(b.tenant, b.id, batch.Moved)
 	}
 	return r, nil
 }

@@ -39,6 +39,7 @@ type txn struct {
 	health   map[hostKey]batch.Health     // of hosts, where it changes
 	kept     map[batch.TenantID]int       // hosts more on the disk
 	posted   bool                         // a message was made
+	touched  []queued                     // batches that came or went
 	dirty    []*entry
 	afters   []func()
 }
@@ -221,7 +222,22 @@ func (s *Store) try(group []*step, results []error) (again bool, err error) {
 		s.posted = make(chan struct{})
 	}
 	s.mu.Unlock()
+	s.tell(t)
 	return false, nil
+}
+
+// tell hints at the batches that a transaction changed.
+func (s *Store) tell(t *txn) {
+	if !s.watches.Any() {
+		return
+	}
+	for _, b := range t.touched {
+		s.watches.Tell(b.tenant, b.id, batch.Moved)
+	}
+	for _, e := range t.dirty {
+		tenant, id := splitTenantKey(e.key)
+		s.watches.Tell(tenant, id, e.how())
+	}
 }
 
 // refuse answers every step that has no answer yet.

@@ -85,6 +85,7 @@ func (t *txn) begin(b *batch.Batch, once batch.Once) error {
 	if err := bucketActive.in(t.Tx).Put(key, []byte{1}); err != nil {
 		return broken(err)
 	}
+	t.touched = append(t.touched, queued{b.Tenant, b.ID})
 	return t.bind(b.Tenant, once, b.ID, 0)
 }
 

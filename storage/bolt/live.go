@@ -22,6 +22,30 @@ type live struct {
 	started   time.Time      // of the first claim of this process
 	inFlight  int
 	waitingOn string
+	pace      *batch.Pace // nil until it has results and goes on
+}
+
+// finished counts what a batch that goes on has got done.
+func (s *Store) finished(id batch.ID, now time.Time, items int) {
+	lv := s.live[id]
+	if lv == nil || items == 0 {
+		return
+	}
+	if lv.pace == nil {
+		lv.pace = &batch.Pace{}
+		lv.pace.Begin(lv.started)
+	}
+	lv.pace.Add(now, items)
+}
+
+// resumes notes that a batch of which nothing was held is worked on.
+func (lv *live) resumes(now time.Time) {
+	if lv.started.IsZero() {
+		lv.started = now
+	}
+	if lv.pace != nil {
+		lv.pace.Begin(now)
+	}
 }
 
 // A place is a block within its batch.

@@ -35,15 +35,30 @@ func (s *Store) view(ctx context.Context, f func(tx *bbolt.Tx) error) error {
 
 // Batch returns a batch as it stands.
 func (s *Store) Batch(ctx context.Context, tenant batch.TenantID, id batch.ID) (b batch.Batch, err error) {
+	var due time.Time
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
 		b, err = readBatch(tx, tenant, id)
+		due = firstDue(tx, b)
 		return err
 	})
 	if err != nil {
 		return batch.Batch{}, err
 	}
-	s.overlay(&b)
+	s.overlay(&b, due)
 	return b, nil
+}
+
+// firstDue returns when the first of the open blocks of a batch is due.
+func firstDue(tx *bbolt.Tx, b batch.Batch) time.Time {
+	if !b.Status.Claimable() {
+		return time.Time{}
+	}
+	k, _ := bucketOpen.in(tx).Cursor().Seek(b.ID[:])
+	if !bytes.HasPrefix(k, b.ID[:]) {
+		return time.Time{}
+	}
+	_, due := splitOpenKey(b.Tenant, k)
+	return due
 }
 
 func readBatch(tx *bbolt.Tx, tenant batch.TenantID, id batch.ID) (b batch.Batch, err error) {
@@ -54,9 +69,10 @@ func readBatch(tx *bbolt.Tx, tenant batch.TenantID, id batch.ID) (b batch.Batch,
 	return b, err
 }
 
-// overlay adds what only memory knows: what is in flight, and that a batch
-// whose first results are not recorded yet has begun.
-func (s *Store) overlay(b *batch.Batch) {
+// overlay adds what only memory knows: what is in flight, how fast it goes or
+// why it does not, and that a batch whose first results are not recorded yet
+// has begun.
+func (s *Store) overlay(b *batch.Batch, due time.Time) {
 	if b.Status.Terminal() {
 		return
 	}
@@ -66,17 +82,12 @@ func (s *Store) overlay(b *batch.Batch) {
 	if lv == nil {
 		return
 	}
-	b.InFlight, b.WaitingOn = lv.inFlight, lv.waitingOn
+	now := time.Now()
+	b.InFlight = lv.inFlight
 	b.Begin(lv.started)
-	if why := lv.gate.WaitingOn(time.Now()); why != "" {
-		b.WaitingOn = why
-	}
-	if b.WaitingOn != "" || len(lv.leases) > 0 || !b.Status.Claimable() {
-		return
-	}
-	b.WaitingOn = "capacity"
-	if s.rota(lv.processor).waits(b.ID) {
-		b.WaitingOn = "retry_backoff"
+	b.WaitingOn = batch.Standstill{Gate: lv.gate, InFlight: lv.inFlight, Held: len(lv.leases) > 0, Holder: lv.waitingOn, Due: due}.Why(now)
+	if lv.pace != nil && b.WaitingOn == "" && b.Status == batch.Running {
+		b.Rate = lv.pace.Rate(now)
 	}
 }
 
@@ -85,6 +96,7 @@ const listSteps = 4096
 
 // Batches lists a tenant's batches, newest first.
 func (s *Store) Batches(ctx context.Context, q batch.BatchQuery) (list []batch.Batch, next *batch.ID, err error) {
+	var dues []time.Time
 	late := time.Now().Add(readTime)
 	size := 0
 	stored := q
@@ -109,7 +121,7 @@ func (s *Store) Batches(ctx context.Context, q batch.BatchQuery) (list []batch.B
 				return false, err
 			}
 			if mayShow(b.Status, q.Status) && stored.Wants(b) {
-				list = append(list, b)
+				list, dues = append(list, b), append(dues, firstDue(tx, b))
 				size += len(bucketBatches.in(tx).Get(k))
 			}
 			return true, nil
@@ -119,8 +131,8 @@ func (s *Store) Batches(ctx context.Context, q batch.BatchQuery) (list []batch.B
 		return nil, nil, fmt.Errorf("list batches: %w", err)
 	}
 	kept := list[:0]
-	for _, b := range list {
-		if s.overlay(&b); q.Wants(b) {
+	for i, b := range list {
+		if s.overlay(&b, dues[i]); q.Wants(b) {
 			kept = append(kept, b)
 		}
 	}

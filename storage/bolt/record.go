@@ -163,6 +163,7 @@ func (r *recording) report(p prepared) error {
 	if err != nil {
 		return err
 	}
+	r.t.after(func() { r.s.finished(k.Batch, r.t.now, tally.Sum()) })
 	return r.t.tell(r.s, e, &r.offer, &r.out)
 }
 
@@ -281,6 +282,9 @@ func (t *txn) end(s *Store, e *entry, spec *batch.Spec, as batch.Status, only *b
 	e.p.End(as, spec.Items, t.now.UTC())
 	t.change(e)
 	if err := bucketActive.in(t.Tx).Delete(e.key); err != nil {
+		return err
+	}
+	if err := bucketEnded.in(t.Tx).Put(endedKey(spec.Tenant, e.p.Finished, spec.ID), []byte{1}); err != nil {
 		return err
 	}
 	t.after(func() {

@@ -48,6 +48,10 @@ func (t *txn) remove(s *Store, e *entry) error {
 			return errBroken{err}
 		}
 	}
+	if err := bucketEnded.in(t.Tx).Delete(endedKey(tenant, e.p.Finished, id)); err != nil {
+		return errBroken{err}
+	}
+	t.touched = append(t.touched, queued{tenant, id})
 	deleted := millisTime(dueMillis(t.now)) // the record and the key say the same
 	if err := bucketGone.in(t.Tx).Put(e.key, record.EncodeTombstone(e.key, deleted)); err != nil {
 		return errBroken{err}

@@ -21,6 +21,7 @@ func (s *Store) Results(ctx context.Context, tenant batch.TenantID, id batch.ID,
 	}
 	q.Bytes = min(q.Bytes, readBytes)
 	var page batch.ResultPage
+	var due time.Time
 	err := s.view(ctx, func(tx *bbolt.Tx) (err error) {
 		if page.Batch, err = readBatch(tx, tenant, id); err != nil {
 			return err
@@ -32,13 +33,14 @@ func (s *Store) Results(ctx context.Context, tenant batch.TenantID, id batch.ID,
 		if rounds, err = rounds.At(cmp.Or(q.Round, page.Batch.Round)); err != nil {
 			return err
 		}
+		due = firstDue(tx, page.Batch)
 		w := walk{tx: tx, q: q, page: &page, rounds: rounds, until: time.Now().Add(readTime)}
 		return w.run()
 	})
 	if err != nil {
 		return batch.ResultPage{}, err
 	}
-	s.overlay(&page.Batch)
+	s.overlay(&page.Batch, due)
 	return page, nil
 }
 

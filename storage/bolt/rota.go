@@ -139,12 +139,6 @@ func (r *rota[K]) forget(k K) {
 	delete(r.seats, k)
 }
 
-// waits reports whether a member sleeps.
-func (r *rota[K]) waits(k K) bool {
-	s := r.seats[k]
-	return s != nil && s.pos >= 0
-}
-
 // sleepers is a heap by wake time.
 type sleepers[K comparable] []*seat[K]
 

@@ -35,6 +35,7 @@ func (s *Store) Retry(ctx context.Context, tenant batch.TenantID, id batch.ID, r
 		if err != nil {
 			return err
 		}
+		ended := endedKey(tenant, e.p.Finished, id)
 		spec, was, err := e.p.Retry(*old, r, c, t.now.UTC())
 		if err != nil {
 			return err
@@ -49,7 +50,7 @@ func (s *Store) Retry(ctx context.Context, tenant batch.TenantID, id batch.ID, r
 		if err := bucketRounds.in(t.Tx).Put(key, record.EncodeRound(key, was)); err != nil {
 			return errBroken{err}
 		}
-		if err := bucketActive.in(t.Tx).Put(e.key, []byte{1}); err != nil {
+		if err := errors.Join(bucketEnded.in(t.Tx).Delete(ended), bucketActive.in(t.Tx).Put(e.key, []byte{1})); err != nil {
 			return errBroken{err}
 		}
 		t.after(func() {

@@ -18,6 +18,7 @@ var (
 	bucketBatches  = table{name: "batches", fill: 0.9}   // tenant, batch → spec
 	bucketProgress = table{name: "progress", fill: 0.9}  // tenant, batch → progress
 	bucketActive   = table{name: "places", mark: 'a'}    // tenant, batch → nothing: the batches that have not ended
+	bucketEnded    = table{name: "places", mark: 'e'}    // tenant, end, batch → nothing: the batches that have ended, and when
 	bucketStaging  = table{name: "places", mark: 'u'}    // tenant, batch[, part] → nothing: uploads that are under way, and what is being removed
 	bucketBlocks   = table{name: "blocks", fill: 1}      // batch, part, number → items
 	bucketStates   = table{name: "states"}               // batch, part, number → state of a block that is partly done
@@ -70,6 +71,18 @@ func splitTenantKey(k []byte) (t batch.TenantID, id [16]byte) {
 	copy(t[:], k)
 	copy(id[:], k[16:])
 	return t, id
+}
+
+func endedKey(t batch.TenantID, at time.Time, id batch.ID) []byte {
+	b := append(make([]byte, 0, 40), t[:]...)
+	b = be.AppendUint64(b, uint64(max(0, at.UnixMilli())))
+	return append(b, id[:]...)
+}
+
+func splitEndedKey(k []byte) (at batch.EndedAt) {
+	at.Time = time.UnixMilli(int64(be.Uint64(k[16:]))).UTC()
+	copy(at.ID[:], k[24:])
+	return at
 }
 
 func blockKey(k batch.BlockKey) []byte {

@@ -66,6 +66,8 @@ type Store struct {
 
 	claiming sync.Mutex // held over ClaimMessages
 
+	watches batch.Watches
+
 	mu        sync.Mutex // guards what follows
 	live      map[batch.ID]*live
 	batches   map[string]*rota[batch.ID] // by processor

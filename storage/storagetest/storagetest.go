@@ -77,6 +77,7 @@ func Run(t *testing.T, open Opener) {
 		{"keep", keeping},
 		{"parts", parting},
 		{"once", binding},
+		{"watch", watching},
 	}
 	for _, f := range families {
 		t.Run(f.name, func(t *testing.T) { f.cases.run(t, open, closed) })

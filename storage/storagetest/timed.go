@@ -19,6 +19,7 @@ func RunTimed(t *testing.T, open Opener, in func(t *testing.T, f func(t *testing
 		{"health", healing},
 		{"window", lapsing},
 		{"progress", telling},
+		{"pace", pacing},
 		{"retain", retaining},
 		{"left alone", leftAlone},
 		{"forget", forgetting},
