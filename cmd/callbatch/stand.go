@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -176,17 +177,18 @@ func (s *stand) note(b client.Batch) {
 func (s *stand) forget() error {
 	ctx, cancel := context.WithTimeout(context.Background(), benchPatience)
 	defer cancel()
-	left := 0
-	for _, id := range s.made {
-		_, _ = s.client.Cancel(ctx, id) // most have ended
-		if s.client.Delete(ctx, id, true) != nil {
-			left++
+	var gone atomic.Int64
+	err := s.crowd(ctx, len(s.made), func(ctx context.Context, i int) error {
+		_, _ = s.client.Cancel(ctx, s.made[i]) // most have ended
+		if s.client.Delete(ctx, s.made[i], true) == nil {
+			gone.Add(1)
 		}
+		return nil
+	})
+	if left := len(s.made) - int(gone.Load()); left > 0 {
+		err = errors.Join(err, fmt.Errorf("%d batches are left on the server: it did not delete them", left))
 	}
-	if left > 0 {
-		return fmt.Errorf("%d batches are left on the server: it did not delete them", left)
-	}
-	return nil
+	return err
 }
 
 func answerUpstream(w http.ResponseWriter, r *http.Request) {

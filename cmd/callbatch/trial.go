@@ -131,19 +131,8 @@ func (s *stand) singles(ctx context.Context) (map[string]float64, string, error)
 	n := s.sized(10_000, 2_000)
 	took, err := s.median(func() (time.Duration, error) {
 		s.target.expect(n)
-		var left atomic.Int64
 		begun := time.Now()
-		err := s.crowd(ctx, func(ctx context.Context) error {
-			for {
-				i := int(left.Add(1)) - 1
-				if i >= n {
-					return nil
-				}
-				if err := s.single(ctx, i); err != nil {
-					return err
-				}
-			}
-		})
+		err := s.crowd(ctx, n, s.single)
 		if err == nil {
 			err = s.target.await(ctx)
 		}
@@ -152,11 +141,20 @@ func (s *stand) singles(ctx context.Context) (map[string]float64, string, error)
 	return rate("batches", n, took, err)
 }
 
-// crowd has as many do the same as there are clients.
-func (s *stand) crowd(ctx context.Context, do func(context.Context) error) error {
+// crowd does something n times, in order, as many at a time as there are
+// clients.
+func (s *stand) crowd(ctx context.Context, n int, do func(ctx context.Context, i int) error) error {
+	var next atomic.Int64
 	g, ctx := errgroup.WithContext(ctx)
 	for range standFlight {
-		g.Go(func() error { return do(ctx) })
+		g.Go(func() error {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				if err := do(ctx, i); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 	}
 	return g.Wait()
 }
@@ -183,21 +181,12 @@ func (s *stand) offered(ctx context.Context) (map[string]float64, string, error)
 	s.target.expect(n)
 	begun := time.Now()
 	due := func(i int) time.Time { return begun.Add(time.Duration(i) * time.Second / time.Duration(perSecond)) }
-	var next atomic.Int64
-	err := s.crowd(ctx, func(ctx context.Context) error {
-		for {
-			i := int(next.Add(1)) - 1
-			if i >= n {
-				return nil
-			}
-			select {
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			case <-time.After(time.Until(due(i))):
-			}
-			if err := s.single(ctx, i); err != nil {
-				return err
-			}
+	err := s.crowd(ctx, n, func(ctx context.Context, i int) error {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(time.Until(due(i))):
+			return s.single(ctx, i)
 		}
 	})
 	if err == nil {
