@@ -125,6 +125,8 @@
 // [Progress.Deliver]. May a host be sent more: [Health.Allows]. What is sent
 // again: [Message.Redeliver], [Redelivery.Wants]. Are the parts a whole batch:
 // [CheckParts], [Repeats]. Is a request the same again: [Binding.Replays]. What
-// does a link open: [Links.Tenant]. All of them are pure functions, called inside the
-// transaction that keeps their answer.
+// result has an item in a round: [Rounds.Outcome]. May a batch go:
+// [Progress.Delete], [Progress.Outlived]. What does a link open: [Links.Tenant].
+// All of them are pure functions, called inside the transaction that keeps their
+// answer.
 package batch

@@ -222,15 +222,14 @@ func TestTheClientAndRounds(t *testing.T) {
 		t.Fatal(err)
 	}
 	id, _ := w.over()
-	hour := time.Hour
-	o := client.RetryOptions{FromRound: 1, IDs: []string{"3"}, Indexes: []int{8}, ExpiresIn: &hour, IdempotencyKey: "k"}
+	o := client.RetryOptions{FromRound: 1, IDs: []string{"3"}, Indexes: []int{8}, ExpiresIn: time.Hour, IdempotencyKey: "k"}
 	for range 2 {
 		b, err := c.Retry(ctx, id.String(), o)
 		if err != nil || b.Round != 2 || b.Expires == nil {
 			t.Fatalf("%+v, %v", b, err)
 		}
 	}
-	if got := w.store.retries; len(got) != 1 || got[0].IDs[0] != "3" || got[0].Indexes[0] != 8 || *got[0].ExpiresIn != hour {
+	if got := w.store.retries; len(got) != 1 || got[0].IDs[0] != "3" || got[0].Indexes[0] != 8 || *got[0].ExpiresIn != time.Hour {
 		t.Errorf("it was asked for %+v", got)
 	}
 	rs, err := c.Results(ctx, id.String(), client.ResultOptions{Round: 1})

@@ -65,13 +65,12 @@ func retryOrder(r *request) (o batch.Retry, err error) {
 	if in.Indexes != nil {
 		o.Indexes = *in.Indexes
 	}
-	for pointer, list := range map[string]struct {
-		there bool
-		n     int
-	}{"/ids": {in.IDs != nil, len(o.IDs)}, "/indexes": {in.Indexes != nil, len(o.Indexes)}} {
-		if list.there && list.n == 0 {
-			return o, unacceptable(problemAt(pointer, "empty", "%s names no item: leave it out to retry all that did not succeed", pointer[1:]))
-		}
+	const noItem = "%s names no item: leave it out to retry all that did not succeed"
+	switch {
+	case in.IDs != nil && len(o.IDs) == 0:
+		return o, unacceptable(problemAt("/ids", "empty", noItem, "ids"))
+	case in.Indexes != nil && len(o.Indexes) == 0:
+		return o, unacceptable(problemAt("/indexes", "empty", noItem, "indexes"))
 	}
 	if n := len(o.IDs) + len(o.Indexes); n > batch.MaxNamed {
 		return o, unacceptable(problemAt("", "too_many", "a retry names at most %d items, not %d: without a name it is for all that did not succeed", batch.MaxNamed, n))
@@ -97,7 +96,7 @@ func (s *server) remove(w http.ResponseWriter, r *request) error {
 		return badParam("bad_force", "force is true or false")
 	}
 	if err := s.Store.Delete(r.Context(), r.tenant, id, force == "true"); err != nil {
-		return err
+		return uncertain("delete batch", err)
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil

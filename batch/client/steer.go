@@ -29,10 +29,10 @@ func (c *Client) Resume(ctx context.Context, id string) (b Batch, err error) {
 // RetryOptions say what the next round of a batch is for: without IDs and
 // Indexes for all that did not succeed.
 type RetryOptions struct {
-	FromRound int            // the round that has ended; another is a conflict
-	IDs       []string       // of items
-	Indexes   []int          // of items
-	ExpiresIn *time.Duration // its deadline, from now; 0: none; nil: the batch's own, anew
+	FromRound int           // the round that has ended; another is a conflict
+	IDs       []string      // of items
+	Indexes   []int         // of items
+	ExpiresIn time.Duration // its deadline, from now; 0: the batch's own, anew
 
 	IdempotencyKey string // makes it safe to ask again; default none
 }
@@ -46,7 +46,7 @@ func (c *Client) Retry(ctx context.Context, id string, o RetryOptions) (b Batch,
 		Indexes   []int    `json:"indexes,omitempty"`
 		ExpiresIn string   `json:"expires_in,omitempty"`
 	}{FromRound: o.FromRound, IDs: o.IDs, Indexes: o.Indexes}
-	if o.ExpiresIn != nil {
+	if o.ExpiresIn > 0 {
 		in.ExpiresIn = o.ExpiresIn.String()
 	}
 	err = c.postOnce(ctx, batchPath(id)+"/retry", o.IdempotencyKey, in, &b)

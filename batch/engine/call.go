@@ -31,16 +31,15 @@ func (l *lane) do(t *term, r *run) {
 	w := l.watch(r, now)
 	for pos, ok := r.begin(); ok; pos, ok = r.begin() {
 		it := &work.Items[pos]
-		if f := w.fatal(pos); f != nil {
-			l.condemn(r, pos, f, now)
-			continue
-		}
-		waited := w.waited
-		if !w.begin(t.parent, pos) { // we stop, or the block is another's
-			w.stop(pos)
-			break
-		}
-		if w.waited != waited {
+		if w.minds(it) {
+			if f := batch.Fatal(it.Deaths); f != nil {
+				l.condemn(r, pos, f, now)
+				continue
+			}
+			if !w.begin(t.parent, pos) { // we stop, or the block is another's
+				w.stop(pos)
+				break
+			}
 			now = time.Now()
 		}
 		out, f := l.attempt(t.at(now), batch.Call{

@@ -135,6 +135,7 @@ type Engine struct {
 	held       hands
 	noted      []*block // with something to record
 	charges    []*charge
+	charged    bool // the last group was one of charges
 	unrecorded int  // bytes of outcomes
 	asking     bool // a claim is under way
 	halted     bool // nothing starts any more

@@ -12,10 +12,10 @@ import (
 // comes of a block that is not finished is gathered for a while, because
 // every report on a part of a block costs the store a segment.
 const (
-	gatherTime     = 50 * time.Millisecond
-	gatherOutcomes = 128     // of one block: no need to wait for more
-	groupReports   = 512     // most reports
-	groupBytes     = 4 << 20 // no further report once there are so many bytes
+	gatherTime   = 50 * time.Millisecond
+	gatherMost   = 128     // of one block: no need to wait for more
+	groupReports = 512     // most reports
+	groupBytes   = 4 << 20 // no further report once there are so many bytes
 
 	messagesPerReport = 2 // slots that are offered: for the results of a range, and for the end of its batch
 
@@ -70,20 +70,34 @@ func (e *Engine) record(ctx, work context.Context) error {
 	}
 }
 
-// gather takes what is to be recorded now. If that is nothing, wait says when
-// it will be something at the latest, and last whether there is nothing more
-// to come.
+// gather takes what is to be recorded now: charges and outcomes by turns. If
+// that is nothing, wait says when it will be something at the latest, and last
+// whether there is nothing more to come.
 func (e *Engine) gather(now time.Time) (g group, wait time.Duration, last bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if g = e.gatherCharges(); len(g.reports) > 0 {
-		return g, 0, false
+	if !e.charged {
+		if g = e.gatherCharges(); len(g.reports) > 0 {
+			e.charged = true
+			return g, 0, false
+		}
 	}
+	g, wait = e.gatherOutcomes(now)
+	if e.charged {
+		wait = 0 // charges may have come meanwhile
+	}
+	e.charged = false
+	return g, wait, e.halted && !e.asking && e.held.blocks == 0
+}
+
+// gatherOutcomes takes the outcomes that are to be recorded now. Those of a
+// block wait for its charges, which may be older.
+func (e *Engine) gatherOutcomes(now time.Time) (g group, wait time.Duration) {
 	wait = time.Hour
 	later := e.noted[:0]
 	for _, b := range e.noted {
 		left := gatherTime - now.Sub(b.since)
-		ready := b.over() || b.urgent || left <= 0 || len(b.results)+len(b.again) >= gatherOutcomes
+		ready := b.urgent || !e.charging(b) && (b.over() || left <= 0 || len(b.results)+len(b.again) >= gatherMost)
 		switch {
 		case b.closed:
 		case ready && len(g.reports) < groupReports && g.bytes < groupBytes:
@@ -95,7 +109,7 @@ func (e *Engine) gather(now time.Time) (g group, wait time.Duration, last bool) 
 	}
 	clear(e.noted[len(later):])
 	e.noted = later
-	return g, wait, e.halted && !e.asking && e.held.blocks == 0
+	return g, wait
 }
 
 // add makes a block's outcomes a report.

@@ -50,19 +50,21 @@ func (l *lane) watch(r *run, now time.Time) watch {
 
 func (w *watch) items() []batch.WorkItem { return w.r.block.work.Items }
 
+// minds reports whether begin is to be asked about an item: not of most.
+func (w *watch) minds(it *batch.WorkItem) bool {
+	return !w.l.p.Outside && (it.Deaths > 0 || w.careful || w.r.places != 1)
+}
+
 // begin is called before the item at pos is tried, and reports whether it may
 // be.
 func (w *watch) begin(ctx context.Context, pos int) bool {
-	if w.l.p.Outside {
-		return true
-	}
 	deaths := w.items()[pos].Deaths
 	places := int64(1)
 	if deaths == batch.MostDeaths-1 {
 		places = everyPlace
 	}
-	clear := pos < w.charged || deaths == 0 && !w.careful
-	if clear && places == w.r.places {
+	fit := pos < w.charged || deaths == 0 && !w.careful
+	if fit && places == w.r.places {
 		return true
 	}
 	start := time.Now()
@@ -74,7 +76,7 @@ func (w *watch) begin(ctx context.Context, pos int) bool {
 		}
 		w.r.places = places
 	}
-	return clear || w.charge(ctx, pos)
+	return fit || w.charge(ctx, pos)
 }
 
 // alone reports whether the process is the run's for one item.
@@ -132,15 +134,6 @@ func (w *watch) stop(pos int) {
 	}
 }
 
-// fatal returns how the item at pos ends that has taken the process with it too
-// often, nil if it may be tried.
-func (w *watch) fatal(pos int) *batch.Failure {
-	if w.l.p.Outside {
-		return nil
-	}
-	return batch.Fatal(w.items()[pos].Deaths)
-}
-
 // gatherCharges takes the charges that go into one transaction: one a block.
 // There are none while the outcome of an item that was alone is to be recorded:
 // who is next begins when that is done.
@@ -164,6 +157,11 @@ func (e *Engine) gatherCharges() (g group) {
 	clear(e.charges[len(later):])
 	e.charges = later
 	return g
+}
+
+// charging reports whether a charge of the block waits.
+func (e *Engine) charging(b *block) bool {
+	return len(e.charges) > 0 && slices.ContainsFunc(e.charges, func(c *charge) bool { return c.block == b })
 }
 
 // answer tells those who wait for the charges of a group what became of them.

@@ -11,11 +11,17 @@ import (
 // feedWait is how long a server is asked to hold back an empty answer.
 const feedWait = time.Minute
 
-// A pulled is one line of the feed.
-type pulled struct {
-	client.Event
-	Next client.Text `json:"next"` // for --after, to go on behind this line; null: not here
-}
+// A line of the feed is what was pulled, its body, and what follows.
+type (
+	pulled struct {
+		ID      string    `json:"id"`
+		Type    string    `json:"type"`
+		Created time.Time `json:"created_at"`
+	}
+	follows struct {
+		Next client.Text `json:"next"` // for --after, to go on behind this line; null: not here
+	}
+)
 
 // pull writes the feed: what there is, or for ever. A reader who has read a
 // line with its next has read all before it. Who follows the feed outlasts a
@@ -35,11 +41,11 @@ func (q *inquiry) pull(ctx context.Context, w *world, c *client.Client) error {
 		}
 		o.After = page.Next
 		for i, e := range page.Data {
-			line := pulled{Event: e}
+			var then follows
 			if i == len(page.Data)-1 {
-				line.Next = client.Text(page.Next)
+				then.Next = client.Text(page.Next)
 			}
-			if err := writeDocument(w, line); err != nil {
+			if err := writeAround(w, pulled{e.ID, e.Type, e.Created}, "body", w.forScreen(e.Body), then); err != nil {
 				return err
 			}
 		}

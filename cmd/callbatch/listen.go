@@ -60,6 +60,7 @@ type ear struct {
 	failRate float64
 	output   output
 
+	world    *world
 	receiver receiver
 	forward  *forwarder // nil: nowhere
 	screen   *screen    // its lock is that of all that follows
@@ -74,7 +75,7 @@ func (e *ear) run(cmd *cobra.Command, w *world) (err error) {
 	if err != nil {
 		return err
 	}
-	e.screen = newScreen(w)
+	e.world, e.screen = w, newScreen(w)
 	e.receiver.answer = e.answer
 	l, err := e.receiver.listen(e.address)
 	if err != nil {
@@ -171,15 +172,14 @@ func refusal(status int, why string) (reply, string) {
 	return reply{status, http.Header{"Content-Type": {"text/plain; charset=utf-8"}}, []byte(why + "\n")}, why
 }
 
-// A heard is one line of --output json.
+// A heard is one line of --output json, without the event at its end.
 type heard struct {
-	At      time.Time       `json:"received_at"`
-	ID      string          `json:"webhook_id"`
-	Attempt int             `json:"attempt"`
-	Again   bool            `json:"again"` // it has been here before
-	Status  int             `json:"status"`
-	Note    client.Text     `json:"note"`
-	Event   json.RawMessage `json:"event"` // null if the signature does not fit
+	At      time.Time   `json:"received_at"`
+	ID      string      `json:"webhook_id"`
+	Attempt int         `json:"attempt"`
+	Again   bool        `json:"again"` // it has been here before
+	Status  int         `json:"status"`
+	Note    client.Text `json:"note"`
 }
 
 // show writes a line about an arrival that has been answered.
@@ -198,12 +198,11 @@ func (e *ear) show(a arrival, note string) {
 		At: time.Now().UTC(), ID: printable(a.ID, mostShown), Attempt: a.Attempt,
 		Again: before != unseen, Status: a.Status, Note: client.Text(printable(note, mostShown)),
 	}
+	event := []byte("null") // if the signature does not fit
 	if a.Bad == nil && json.Valid(a.Body) {
-		h.Event = escapeJSON(a.Body, func(r rune) bool { return printable(string(r), 1) != string(r) })
+		event = escapeJSON(a.Body, unprintable)
 	}
-	enc := json.NewEncoder(e.screen.out)
-	enc.SetEscapeHTML(false)
-	_ = enc.Encode(h) // nobody is there to be told
+	_ = writeAround(e.world, h, "event", event, nil) // nobody is there to be told
 }
 
 // mostShown is how much of a stranger's text stands in a line, in characters.

@@ -159,7 +159,7 @@ func TestListen(t *testing.T) {
 		l := newListener(t, held, "--output", "json")
 		const event = "{\"type\":\"batch.results\",\n \"data\":{\"batch_id\":\"bat_1\",\"results\":[{\"output\":\"<\u009b\u202e\U000e0001é>\"}]}}"
 		l.answers(204, "msg_1", 1, ours, event)
-		line := l.shows(`"webhook_id":"msg_1","attempt":1,"again":false,"status":204,"note":null,"event":\{"type":"batch.results","data":.*"<\\u009b\\u202e\\udb40\\udc01é>"`)
+		line := l.shows(`"received_at":"[^"]*\.\d{3}Z","webhook_id":"msg_1","attempt":1,"again":false,"status":204,"note":null,"event":\{"type":"batch.results","data":.*"<\\u009b\\u202e\\udb40\\udc01é>"`)
 		var got struct {
 			Event struct {
 				Data struct{ Results []struct{ Output string } }

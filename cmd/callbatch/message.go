@@ -21,7 +21,9 @@ func (q *inquiry) show(ctx context.Context, w *world, c *client.Client, id strin
 	case q.body:
 		return writeBody(w, m.Body)
 	case q.output == outputJSON:
-		return writeDocument(w, m)
+		body := w.forScreen(m.Body)
+		m.Body = nil
+		return writeAround(w, m, "body", body, nil)
 	}
 	var s sheet
 	s.message(m)
@@ -35,11 +37,11 @@ func (q *inquiry) show(ctx context.Context, w *world, c *client.Client, id strin
 	return err
 }
 
-// writeBody writes the bytes that a receiver is sent. A terminal gets what is
-// the same to a reader of JSON, and does nothing to the terminal.
+// writeBody writes the bytes that a receiver is sent, on a terminal as a line.
 func writeBody(w *world, body []byte) error {
+	body = w.forScreen(body)
 	if _, ok := w.terminal(w.stdout); ok {
-		body = append(escapeJSON(body, unprintable), '\n')
+		body = append(body, '\n')
 	}
 	_, err := w.stdout.Write(body)
 	return err

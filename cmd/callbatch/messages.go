@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"unicode"
@@ -24,7 +22,7 @@ func newMessages(w *world) *cobra.Command {
 every attempt to deliver it.
 
 With --feed all messages come with their bodies, oldest first, one JSON object a
-line: for a receiver that cannot be called. Where "next" of a line is not null,
+line, the body in it byte for byte as receivers are sent it: for a receiver that cannot be called. Where "next" of a line is not null,
 --after goes on behind that line another time. No message is missed so; drop an
 id you have seen.`,
 		Example: `  callbatch messages --status exhausted --host shop.example:443
@@ -166,19 +164,6 @@ func messageEntry(m client.Message) string {
 		next = localTime(m.Next)
 	}
 	return fmt.Sprintf(listLine, m.ID, m.Type, m.Status, m.Made, next, cmp.Or(m.Host, "-"), localTime(&m.Created))
-}
-
-// writeDocument writes a document of the API as a line of JSON with the same
-// value and nothing in it that could do something to a terminal.
-func writeDocument(w *world, doc any) error {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(doc); err != nil {
-		return err
-	}
-	_, err := w.stdout.Write(escapeJSON(b.Bytes(), unprintable))
-	return err
 }
 
 func unprintable(r rune) bool { return !unicode.IsGraphic(r) }

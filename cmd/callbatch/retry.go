@@ -51,7 +51,7 @@ type again struct {
 	from    int
 	ids     []string
 	indexes []int
-	expires *time.Duration // nil: as the batch says
+	expires span // 0: as the batch says
 	vigil   vigil
 }
 
@@ -59,7 +59,7 @@ func (r *again) register(f *pflag.FlagSet) {
 	f.IntVar(&r.from, "from-round", 0, "the `round` that is over (default the last one there is)")
 	f.StringSliceVar(&r.ids, "ids", nil, "only items with these `ids`, separated by commas; may be repeated")
 	f.IntSliceVar(&r.indexes, "indexes", nil, "only items at these `indexes`, separated by commas; may be repeated")
-	f.Duration("expires-in", 0, "let what is not done after so long expire; 0s never (default as the batch was submitted)")
+	f.Var(&r.expires, "expires-in", "let what is not done after this `duration` expire (default as the batch was submitted)")
 	r.vigil.register(f)
 }
 
@@ -75,13 +75,6 @@ func (r *again) complete(f *pflag.FlagSet) error {
 	case slices.ContainsFunc(r.indexes, func(i int) bool { return i < 0 }):
 		return usagef("--indexes are 0 or more")
 	}
-	if f.Changed("expires-in") {
-		d, err := f.GetDuration("expires-in")
-		if err != nil || d < 0 {
-			return usagef("--expires-in is 0s or more")
-		}
-		r.expires = &d
-	}
 	return r.vigil.complete()
 }
 
@@ -94,7 +87,7 @@ func (r *again) run(ctx context.Context, w *world, c *client.Client, id string) 
 		r.from = b.Round
 	}
 	o := client.RetryOptions{
-		FromRound: r.from, IDs: r.ids, Indexes: r.indexes, ExpiresIn: r.expires, IdempotencyKey: rand.Text(),
+		FromRound: r.from, IDs: r.ids, Indexes: r.indexes, ExpiresIn: time.Duration(r.expires), IdempotencyKey: rand.Text(),
 	}
 	b, err = persist(ctx, w, func() (client.Batch, error) { return c.Retry(ctx, id, o) })
 	if err != nil {

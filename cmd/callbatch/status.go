@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -50,7 +49,7 @@ func onBatch(w *world, o *output, do func(*client.Client, context.Context, strin
 // writeBatch shows a batch.
 func writeBatch(w *world, o output, b client.Batch) error {
 	if o == outputJSON {
-		return json.NewEncoder(w.stdout).Encode(b)
+		return writeDocument(w, b)
 	}
 	t := tabwriter.NewWriter(w.stdout, 0, 0, 2, ' ', 0)
 	describe(t, b)

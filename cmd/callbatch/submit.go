@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -204,7 +203,7 @@ func (s *submission) run(ctx context.Context, w *world, c *client.Client, o outp
 		return err
 	}
 	if o == outputJSON {
-		err = json.NewEncoder(w.stdout).Encode(b)
+		err = writeDocument(w, b)
 	}
 	if err != nil || !s.vigil.asked() {
 		return err

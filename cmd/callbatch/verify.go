@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -242,9 +241,7 @@ func writeFinding(w *world, o output, f finding) error {
 	var err error
 	switch {
 	case o == outputJSON:
-		enc := json.NewEncoder(w.stdout)
-		enc.SetEscapeHTML(false)
-		err = enc.Encode(f)
+		err = writeDocument(w, f)
 	case f.Valid:
 		_, err = fmt.Fprintf(w.stdout, "accepted: %s\n", f.Detail)
 	default:

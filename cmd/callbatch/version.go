@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -56,7 +55,7 @@ func newVersion(w *world) *cobra.Command {
 	cmd.RunE = func(*cobra.Command, []string) error {
 		b := readBuild()
 		if *output == outputJSON {
-			return json.NewEncoder(w.stdout).Encode(b)
+			return writeDocument(w, b)
 		}
 		_, err := fmt.Fprintln(w.stdout, b)
 		return err

@@ -224,9 +224,13 @@ func (s *Store) damaged(err error, what string, id any) bool {
 	return true
 }
 
-// missing is damaged, or a record that is not there at all: its key is damaged.
+// missing is damaged, or a record that is not there at all: its key is damaged,
+// if it was not deleted.
 func (s *Store) missing(err error, what string, id any) bool {
-	if !isAbsent(err) {
+	switch {
+	case batch.CodeOf(err) == batch.Gone:
+		return true
+	case batch.CodeOf(err) != batch.NotFound:
 		return s.damaged(err, what, id)
 	}
 	s.log.Error("a record is missing, and what needs it is left out", "of", what, "id", id)

@@ -400,7 +400,7 @@ func (t *txn) replace(s *Store, e *entry) error {
 func (t *txn) interrupt(s *Store, key []byte) error {
 	_, id := splitTenantKey(key)
 	m, err := readMessage(t.Tx, key)
-	if err != nil && !s.missing(err, "message", batch.MessageID(id)) {
+	if err != nil && !isAbsent(err) && !s.damaged(err, "message", batch.MessageID(id)) {
 		return err
 	}
 	if err := bucketSending.in(t.Tx).Delete(key); err != nil || m.State != batch.MessageSending || doomed(t.Tx, m) {

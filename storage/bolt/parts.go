@@ -280,7 +280,7 @@ func (s *Store) removeOpen(key []byte, wanted func(b batch.Batch, now time.Time)
 	err := s.do(s.small, 0, func(t *txn) error {
 		gone = false
 		e, b, err := t.open(s, tenant, id)
-		if code := batch.CodeOf(err); code == batch.NotFound || code == batch.Conflict || err == nil && !wanted(b, t.now) {
+		if isAbsent(err) || batch.CodeOf(err) == batch.Conflict || err == nil && !wanted(b, t.now) {
 			return nil
 		}
 		if err != nil {

@@ -13,7 +13,8 @@ import (
 
 // view returns all that a store shows of what it has promised, as text. What
 // a start may change is left out: it interrupts attempts that were under way,
-// ends batches that were being canceled, and lays out rounds.
+// ends batches that were stopped, lays out rounds, and goes on moving messages
+// to other hosts.
 func view(ctx context.Context, s batch.Reader, tenants []batch.TenantID) (string, error) {
 	v := viewer{ctx: ctx, store: s}
 	for _, t := range tenants {
@@ -88,9 +89,10 @@ func (v *viewer) batch(b batch.Batch) error {
 	return v.messages(b)
 }
 
-// moving reports whether a store goes on with a batch by itself.
+// moving reports whether a store goes on with a batch by itself: it is being
+// stopped, or was, or is in a later round.
 func moving(b batch.Batch) bool {
-	return b.Status == batch.Canceling || b.Status == batch.Canceled || b.Round > 1
+	return b.Lapsed || b.Status == batch.Canceling || b.Status == batch.Canceled || b.Round > 1
 }
 
 // startless makes one of queued and running: memory may know of a start that
@@ -121,7 +123,7 @@ func (v *viewer) round(b batch.Batch, n int) error {
 			return err
 		}
 		for _, r := range page.Results {
-			if n < b.Round || r.Status != batch.ItemCanceled {
+			if n < b.Round || r.Status != batch.ItemCanceled && r.Status != batch.ItemExpired {
 				v.line("  result of round %d %s %x", n, r.Finished, sha256.Sum256(batch.AppendResult(nil, r)))
 			}
 		}
@@ -139,7 +141,7 @@ func (v *viewer) items(b batch.Batch) error {
 		if err != nil {
 			return err
 		}
-		if it.Status == batch.ItemRunning || it.Status == batch.ItemCanceled {
+		if it.Status == batch.ItemRunning || it.Status == batch.ItemCanceled || it.Status == batch.ItemExpired {
 			it.Status = batch.ItemPending
 		}
 		v.line("  item %d %q %s attempts %d %x", it.Index, it.ID, it.Status, it.Attempts, sha256.Sum256(it.Input))
@@ -186,6 +188,9 @@ func (v *viewer) message(m batch.Message) error {
 	if state == batch.MessageSending || state == batch.MessageParked {
 		state = batch.MessageWaiting
 	}
+	if state == batch.MessageWaiting {
+		m.Host = ""
+	}
 	v.line("  %s %s round %d to %s, %s %q after %d, created %s, body %x", m.ID, m.Type, m.Round, m.Host, state, m.Reason, m.Made, m.Created, sha256.Sum256(body))
 	for _, a := range attempts {
 		v.line("    attempt %d started %s", a.Number, a.Started)
@@ -194,7 +199,7 @@ func (v *viewer) message(m batch.Message) error {
 }
 
 // feed shows the order of the messages, but for those of batches that were
-// being canceled.
+// stopped.
 func (v *viewer) feed(t batch.TenantID) error {
 	q := batch.FeedQuery{Tenant: t, Limit: 100}
 	for {

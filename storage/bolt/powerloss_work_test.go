@@ -39,7 +39,7 @@ func (w *worker) step(ctx context.Context) error {
 	if w.rnd.IntN(5) == 0 {
 		return w.parts(ctx)
 	}
-	switch k := w.rnd.IntN(27); {
+	switch k := w.rnd.IntN(29); {
 	case k < 4:
 		return w.submit(ctx)
 	case k < 12:
@@ -58,6 +58,8 @@ func (w *worker) step(ctx context.Context) error {
 		return w.retry(ctx)
 	case k < 26:
 		return w.remove(ctx)
+	case k < 28:
+		return w.steer(ctx)
 	default:
 		return w.store.AddKey(ctx, batch.Key{ID: batch.NewKeyID(time.Now()), Name: "k", Hash: []byte{1}, Created: time.Now()}, false)
 	}
@@ -200,6 +202,36 @@ func (w *worker) remove(ctx context.Context) error {
 	b := w.made[w.rnd.IntN(len(w.made))]
 	if err := w.store.Delete(ctx, b.Tenant, b.ID, w.rnd.IntN(2) == 0); err != nil && !refusal(err) {
 		return fmt.Errorf("delete: %w", err)
+	}
+	return nil
+}
+
+// steer pauses, resumes or amends a batch that was made lately.
+func (w *worker) steer(ctx context.Context) (err error) {
+	if len(w.made) == 0 {
+		return nil
+	}
+	b := w.made[max(0, len(w.made)-1-w.rnd.IntN(4))]
+	var a batch.Amendment
+	switch w.rnd.IntN(6) {
+	case 0:
+		_, err = w.store.Pause(ctx, b.Tenant, b.ID)
+	case 1:
+		_, err = w.store.Resume(ctx, b.Tenant, b.ID)
+	case 2:
+		a.CallbackURL = new(fmt.Sprintf("https://receiver-%d.example/", w.rnd.IntN(3)))
+	case 3:
+		a.Metadata = map[string]*string{"amended": new(fmt.Sprint(w.n))}
+	case 4:
+		a.MaxFailures = new(batch.Tolerance("1%"))
+	default:
+		a.ExpiresIn = new([]time.Duration{time.Millisecond, time.Hour}[w.rnd.IntN(2)])
+	}
+	if err == nil {
+		_, err = w.store.Amend(ctx, b.Tenant, b.ID, a)
+	}
+	if err != nil && !refusal(err) {
+		return fmt.Errorf("steer: %w", err)
 	}
 	return nil
 }

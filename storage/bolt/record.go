@@ -150,7 +150,9 @@ func (r *recording) report(p prepared) error {
 		}
 	}
 	r.t.change(e)
-	e.p.Begin(p.Started)
+	if !p.Started.IsZero() {
+		e.p.Begin(r.s.startOf(k.Batch)) // as it was shown
+	}
 	e.p.Absorb(tally, p.segment.Digest, 0)
 	if e.p.Strain(*spec) {
 		r.t.follow(r.s, e)

@@ -43,7 +43,7 @@ func (s *Store) Delete(ctx context.Context, tenant batch.TenantID, id batch.ID, 
 func (t *txn) remove(s *Store, e *entry) error {
 	tenant, id := splitTenantKey(e.key)
 	e.gone = true
-	for _, name := range []table{bucketProgress, bucketBatches, bucketActive, bucketUploads} {
+	for _, name := range []table{bucketProgress, bucketBatches, bucketActive, bucketUploads, bucketMoves} {
 		if err := name.in(t.Tx).Delete(e.key); err != nil {
 			return errBroken{err}
 		}
@@ -103,8 +103,11 @@ func doomed(tx *bbolt.Tx, m batch.Message) bool {
 	return bucketDoomed.in(tx).Get(tenantKey(m.Tenant, m.Batch)) != nil
 }
 
-// How much one step of a removal takes.
-const wipeRecords = 500
+// How much one step of a removal takes, and how long after it the next comes.
+const (
+	wipeRecords = 500
+	wipePause   = 20 * time.Millisecond
+)
 
 // A wiping is one step of a removal: what it may still take.
 type wiping struct {
@@ -240,7 +243,7 @@ func (s *Store) removeLoop() {
 			s.log.Error("what is left of deleted batches stays for now", "error", err)
 			wait = time.After(endAgain)
 		case more:
-			wait = time.After(0)
+			wait = time.After(wipePause)
 		}
 		select {
 		case <-s.stop:

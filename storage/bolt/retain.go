@@ -23,12 +23,7 @@ const (
 // tenant first, and forgets those deleted long ago, until the store closes.
 // However many it has to pass by, it takes a twentieth of the time at most.
 func (s *Store) retainLoop() {
-	for pause := retainEvery; ; {
-		select {
-		case <-s.stop:
-			return
-		case <-time.After(pause):
-		}
+	for pause := retainEvery; s.rests(pause); {
 		begun := time.Now()
 		err := s.forgetRemoved()
 		if s.terms.Retention > 0 {
@@ -50,6 +45,9 @@ func (s *Store) retainLoop() {
 // did late, are few.
 func (s *Store) retain() error {
 	for from := []byte{}; from != nil; {
+		if !s.rests(wipePause) {
+			return nil
+		}
 		var due [][]byte
 		err := s.view(context.Background(), func(tx *bbolt.Tx) error {
 			due, from = outlived(bucketProgress.in(tx).Cursor(), from, s.terms.Retention, time.Now())
@@ -79,6 +77,17 @@ func (s *Store) retain() error {
 		}
 	}
 	return nil
+}
+
+// rests waits a moment, so that others have their turn. It reports whether the
+// store is still open then.
+func (s *Store) rests(d time.Duration) bool {
+	select {
+	case <-s.stop:
+		return false
+	case <-time.After(d):
+		return true
+	}
 }
 
 // outlived returns the keys of some batches whose time is over, and from where

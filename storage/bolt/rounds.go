@@ -93,6 +93,9 @@ func (s *Store) choose(ctx context.Context, tenant batch.TenantID, id batch.ID, 
 	var succeeded []int
 	for rest := found; len(rest) > 0; {
 		err = s.view(ctx, func(tx *bbolt.Tx) error {
+			if _, err := readProgress(tx, tenantKey(tenant, id)); err != nil { // it may be deleted meanwhile
+				return err
+			}
 			for until := time.Now().Add(readTime); len(rest) > 0 && time.Now().Before(until); rest = rest[1:] {
 				res, err := readOutcome(tx, b, rounds, rest[0])
 				if err != nil {
