@@ -31,8 +31,8 @@ func anew(w *world, err error) {
 }
 
 // endure makes a call again and again while the server is away or has no time,
-// less and less often, until that has lasted too long. It tells lost, once,
-// what the first failed with.
+// less and less often, until that has lasted too long. It tells lost what each
+// failed with.
 func endure[T any](ctx context.Context, lost func(error), call func() (T, error)) (T, error) {
 	const first, longest = 200 * time.Millisecond, 5 * time.Second
 	var failing time.Time // since when
@@ -42,9 +42,7 @@ func endure[T any](ctx context.Context, lost func(error), call func() (T, error)
 		if !passes(err) {
 			return got, err
 		}
-		if failing.IsZero() {
-			lost(err)
-		}
+		lost(err)
 		if now := time.Now(); failing.IsZero() || now.Sub(begun) > persistence/2 { // it was there for a while
 			failing = now
 		}
