@@ -3,9 +3,9 @@ package api
 import (
 	"bytes"
 	"context"
-	"math"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/callbatch/callbatch/batch"
@@ -83,10 +83,13 @@ func (s *server) viewBatch(b batch.Batch) batchView {
 	return v
 }
 
-// shortRate leaves a rate about four digits: it is no more exact.
+// shortRate leaves a rate four digits: it is no more exact.
 func shortRate(rate float64) float64 {
-	unit := math.Pow(10, math.Floor(math.Log10(rate))-3)
-	return math.Round(rate/unit) / math.Round(1/unit)
+	short, err := strconv.ParseFloat(strconv.FormatFloat(rate, 'g', 4, 64), 64)
+	if err != nil {
+		panic("api: a number that was just written: " + err.Error())
+	}
+	return short
 }
 
 // masked returns the names of headers, the values hidden.

@@ -58,6 +58,25 @@ func TestABatchLooksAsTheContractSays(t *testing.T) {
 	})
 }
 
+func TestARateIsShort(t *testing.T) {
+	w := newWorld(t)
+	id := w.store.put(w.tenants[0], 1000, 100)
+	tag := w.get(pathOf(id)).header.Get("ETag")
+	for rate, want := range map[float64]string{
+		412.54321: `"rate":412.5,"eta":"`, 1_234_567.8: `"rate":1235000,"eta":"`, 99.999: `"rate":100,"eta":"`, 0.00123456: `"rate":0.001235,"eta":"`,
+		1e9: `"rate":1000000000,"eta":"`, 1e-300: `"rate":1e-300,"eta":"`, 0: `"rate":null,"eta":null`,
+	} {
+		w.store.change(id, func(b *fakeBatch) { b.Rate = rate })
+		r := w.get(pathOf(id)).is(200, "")
+		if got := string(r.body); !strings.Contains(got, want) {
+			t.Errorf("%v is shown in %s", rate, got)
+		}
+		if got := r.header.Get("ETag"); got != tag {
+			t.Errorf("a rate of %v has the tag %s, before it was %s", rate, got, tag)
+		}
+	}
+}
+
 func TestTheTagOfABatch(t *testing.T) {
 	w := newWorld(t)
 	id := w.store.put(w.tenants[0], 10, 0)

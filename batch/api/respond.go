@@ -113,6 +113,7 @@ func (s *server) fail(a *answer, r *http.Request, id string, err error) {
 	if after, ok := retryAfter[p.Status]; ok {
 		a.Header().Set("Retry-After", strconv.Itoa(after))
 	}
+	a.Header().Del("Preference-Applied")
 	a.Header().Set("Content-Type", "application/problem+json")
 	body := encode(p)
 	a.Header().Set("Content-Length", strconv.Itoa(len(body))) // it is whole before the handler is done: see linger

@@ -260,7 +260,9 @@ func TestWhoMayWatchIsBounded(t *testing.T) {
 			t.Errorf("%s: no Retry-After", path)
 		}
 	}
-	w.get(pathOf(id), "Prefer", "wait=5").is(429, "too_many_watchers")
+	if r := w.get(pathOf(id), "Prefer", "wait=5").is(429, "too_many_watchers"); r.header.Get("Preference-Applied") != "" {
+		t.Errorf("a wait that is refused is said to be applied: %v", r.header)
+	}
 	w.get(pathOf(id)).is(200, "")
 	w.do("GET", pathOf(id)+"/events", other, "").is(404, "not_found")
 	w.crowd(-mostWatchers, -mostSpectators)

@@ -64,6 +64,7 @@ func (c *Client) poll(ctx context.Context, id string, tag *string, b *Batch) (ne
 		req.Header.Set("Prefer", "wait="+strconv.Itoa(longestWait))
 	}
 	var got Batch
+	asked := time.Now()
 	res, err := c.decode(req, &got)
 	const usual = time.Second
 	if err != nil {
@@ -79,7 +80,7 @@ func (c *Client) poll(ctx context.Context, id string, tag *string, b *Batch) (ne
 	if next = retryAfter(res.Header); next == 0 {
 		next = usual
 	}
-	if changed && res.Header.Get("Preference-Applied") != "" {
+	if res.Header.Get("Preference-Applied") != "" && (changed || time.Since(asked) > usual) {
 		next = 0 // it was waited for, and changes come at a pace
 	}
 	return next, changed, nil

@@ -49,6 +49,7 @@ type model struct {
 	flying  []batch.Delivery // in flight
 	landed  []batch.Delivery // that were
 	health  map[hostOf]batch.Health
+	watch   modelWatch
 }
 
 // modelOpen is a batch that is open, with the parts it has.
@@ -369,6 +370,7 @@ func (m *model) compare(*rapid.T) {
 		m.has(o.given, slices.Sorted(maps.Keys(o.there))...)
 	}
 	m.learn()
+	m.watched()
 	for _, b := range m.batches {
 		got := m.batch(b.given)
 		m.same("done", got.Done, b.done())

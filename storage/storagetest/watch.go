@@ -1,6 +1,7 @@
 package storagetest
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -177,7 +178,7 @@ var pacing = cases{
 		if b.Rate < 3.5 || b.Rate > 4.5 {
 			s.t.Fatalf("the rate is %v, it is 4 a second", b.Rate)
 		}
-		if left := b.ETA(time.Now()).Sub(time.Now()); left < 13*time.Second || left > 17*time.Second {
+		if left := time.Until(b.ETA(time.Now())); left < 13*time.Second || left > 17*time.Second {
 			s.t.Fatalf("60 at 4 a second are left and take %v", left)
 		}
 		s.record(letGo(w))
@@ -257,4 +258,56 @@ func (s *fixture) over(t batch.TenantID, since time.Time, limit int) (ids []batc
 		after = next
 	}
 	return ids
+}
+
+// modelWatch is a watcher of every tenant of the model, and what he knows.
+type modelWatch struct {
+	store  batch.Store // that he watches
+	of     map[batch.TenantID]*batch.Watch
+	known  map[batch.ID]string
+	hinted map[batch.ID]bool
+}
+
+// watched fails unless the watcher was hinted at every batch that is another
+// now, and can find all of them.
+func (m *model) watched() {
+	m.t.Helper()
+	w, anew := &m.watch, m.watch.store != m.Store
+	if anew {
+		*w = modelWatch{store: m.Store, of: map[batch.TenantID]*batch.Watch{}, known: map[batch.ID]string{}}
+		for n := range byte(2) {
+			w.of[tenant(n)] = m.Watch(tenant(n), nil)
+		}
+	}
+	w.hinted = map[batch.ID]bool{}
+	active, ended := map[batch.TenantID][]batch.ID{}, map[batch.TenantID][]batch.ID{}
+	for _, o := range m.open {
+		active[o.Tenant] = append(active[o.Tenant], o.ID)
+	}
+	for _, b := range m.batches {
+		got := m.batch(b.given)
+		if got.Status.Terminal() {
+			ended[b.Tenant] = append(ended[b.Tenant], b.ID)
+		} else {
+			active[b.Tenant] = append(active[b.Tenant], b.ID)
+		}
+		now := fmt.Sprint(got.Status, got.Round, got.Done)
+		if w.known[b.ID] != now && !anew {
+			m.eventually("a hint at "+b.ID.String(), func() bool { return w.sees(b.given) })
+		}
+		w.known[b.ID] = now
+	}
+	for n := range byte(2) {
+		m.same("under way", m.active(tenant(n), 2), inOrder(active[tenant(n)]))
+		m.same("ended", inOrder(m.over(tenant(n), time.Time{}, 2)), inOrder(ended[tenant(n)]))
+	}
+}
+
+// sees reports whether the watcher was hinted at a batch.
+func (w *modelWatch) sees(g *given) bool {
+	hints, _ := w.of[g.Tenant].Take()
+	for _, h := range hints {
+		w.hinted[h.ID] = true
+	}
+	return w.hinted[g.ID]
 }
