@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -170,12 +169,7 @@ func details(b client.Batch) string {
 		c.Succeeded, c.Running, c.Pending = 0, 0, 0
 		add("%s", countsLine(c))
 	}
-	if b.Rate != nil && !b.Terminal() {
-		add("%s/s", cmp.Or(strings.TrimSuffix(fmt.Sprintf("%.1f", *b.Rate), ".0"), "0"))
-	}
-	if b.ETA != nil && !b.Terminal() {
-		add("%s left", max(0, time.Until(*b.ETA)).Round(time.Second))
-	}
+	parts = append(parts, speed(b)...)
 	if b.WaitingOn != "" && string(b.WaitingOn) != b.Status {
 		add("waiting on %s", b.WaitingOn)
 	}
@@ -189,4 +183,19 @@ func details(b client.Batch) string {
 		add("callback %s", s)
 	}
 	return printable(strings.Join(parts, ", "), mostShown)
+}
+
+// speed says how fast a batch is and how long it will take, as far as that is
+// known.
+func speed(b client.Batch) (parts []string) {
+	if b.Terminal() {
+		return nil
+	}
+	if b.Rate != nil {
+		parts = append(parts, strings.TrimSuffix(fmt.Sprintf("%.1f", *b.Rate), ".0")+"/s")
+	}
+	if b.ETA != nil {
+		parts = append(parts, max(0, time.Until(*b.ETA)).Round(time.Second).String()+" left")
+	}
+	return parts
 }

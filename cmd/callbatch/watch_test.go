@@ -142,6 +142,13 @@ func TestBoard(t *testing.T) {
 			t.Errorf("%d lines stand there: %q", b.drawn, out.String()[len(out.String())-100:])
 		}
 	})
+	t.Run("it says how fast a batch is, and how far", func(t *testing.T) {
+		b := running("one", 1)
+		b.Counts.Failed, b.WaitingOn, b.Round, b.Callback.Status = 2, "rate_limit", 3, "delivering"
+		if got, want := details(b), "3 of 10, 2 failed, 12.5/s, 1m0s left, waiting on rate_limit, round 3, callback delivering"; got != want {
+			t.Errorf("it says %q, want %q", got, want)
+		}
+	})
 	t.Run("what strangers sent does nothing to it", func(t *testing.T) {
 		b := client.Batch{ID: "x\x1b[2J", Status: "a\nb", WaitingOn: "\x07", Counts: batch.Counts{Total: 1}}
 		var out bytes.Buffer
