@@ -78,6 +78,9 @@ func (s *Store) prepare(reports []batch.Report) []prepared {
 		if lv, ps[i].held = s.holder(r.Lease); lv != nil && lv.spec != nil {
 			ps[i].weight = messageWeight(lv.spec, len(r.Results))
 		}
+		if lv != nil && !lv.started.IsZero() && lv.started.Before(r.Started) { // as it has been shown
+			ps[i].Started = lv.started
+		}
 	}
 	s.mu.Unlock()
 	for i := range ps {
