@@ -63,6 +63,9 @@ func (e *Engine) tick(stale, exchange bool) {
 		e.wakeLanes()
 	}
 	for _, j := range e.jobs {
+		if j.strained() {
+			e.letGo(j, now)
+		}
 		for _, b := range j.blocks {
 			if slices.ContainsFunc(b.runs, func(r *run) bool { return now.Sub(r.started) > overdue }) {
 				b.recall()
@@ -132,10 +135,7 @@ func (e *Engine) heed(answer batch.Renewed) {
 	}
 	for _, id := range answer.Stop {
 		if j := e.jobs[id]; j != nil {
-			for _, b := range j.blocks {
-				b.stop()
-				e.note(b, now)
-			}
+			e.letGo(j, now)
 		}
 	}
 }
