@@ -166,6 +166,7 @@ func (r *run) settle() int {
 		b.runs = slices.Delete(b.runs, i, i+1)
 	}
 	if b.closed {
+		b.job.failed.n -= failedOf(r.results) - r.failed
 		return 0
 	}
 	r.count()
@@ -255,6 +256,7 @@ func (e *Engine) drop(b *block) {
 		held.bytes -= b.size
 	}
 	e.unrecorded -= b.bytes
+	j.failed.n -= failedOf(b.results)
 	b.bytes, b.results, b.again = 0, nil, nil
 	j.lane.turnover++
 	e.room.raise()

@@ -194,6 +194,7 @@ func (e *Engine) recorded(g group, rec batch.Recorded) {
 	defer e.mu.Unlock()
 	for _, i := range rec.Lost {
 		e.log.Debug("lease lost", "batch_id", g.reports[i].Lease.Block.Batch, "token", g.reports[i].Lease.Token)
+		g.blocks[i].job.failed.n -= failedOf(g.reports[i].Results)
 		e.lose(g.blocks[i])
 	}
 	for i, b := range g.blocks {

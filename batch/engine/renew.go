@@ -63,9 +63,6 @@ func (e *Engine) tick(stale, exchange bool) {
 		e.wakeLanes()
 	}
 	for _, j := range e.jobs {
-		if j.strained() {
-			e.letGo(j, now)
-		}
 		for _, b := range j.blocks {
 			if slices.ContainsFunc(b.runs, func(r *run) bool { return now.Sub(r.started) > overdue }) {
 				b.recall()

@@ -3,6 +3,8 @@ package engine
 import (
 	"cmp"
 	"time"
+
+	"github.com/callbatch/callbatch/batch"
 )
 
 // The store knows of a failure once it is recorded, and until then much more
@@ -45,6 +47,17 @@ func (e *Engine) failed(r *run) {
 	for _, b := range j.blocks {
 		b.recall()
 	}
+}
+
+// failedOf returns how many results say failed. Of those that are not kept
+// nothing counts.
+func failedOf(results []batch.Result) (n int) {
+	for i := range results {
+		if results[i].Status == batch.ItemFailed {
+			n++
+		}
+	}
+	return n
 }
 
 // letGo gives the blocks of a batch back to the store. What is in flight

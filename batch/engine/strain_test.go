@@ -44,7 +44,11 @@ func TestNothingStartsAfterAFailureTooMany(t *testing.T) {
 		bubble(t, name, func(t *testing.T, m *memory) {
 			var calls atomic.Int64
 			start(t, m, procs(engine.Processor{Concurrency: c.concurrency, Do: failing(&calls, c.takes)}))
+			begun := time.Now()
 			k := m.await(t, m.submit(spec(1, batch.Options{MaxFailures: c.bears, Concurrency: c.own}), 2000, 256))
+			if took := time.Since(begun) - time.Duration(c.most)*c.takes; took > 20*time.Millisecond {
+				t.Errorf("it ended %v late", took)
+			}
 			if k.Status != batch.Canceled || k.Reason != batch.CodeTooManyFailures || k.Done.Canceled != 2000-k.Done.Failed {
 				t.Fatalf("ended %s, %q, with %+v", k.Status, k.Reason, k.Done)
 			}
@@ -61,7 +65,14 @@ func TestNothingStartsAfterAFailureTooMany(t *testing.T) {
 			}
 			return c.Item, nap(ctx, 10*time.Second)
 		})}))
-		k := m.await(t, m.submit(spec(1, batch.Options{MaxFailures: "0"}), 1000, 10))
+		id := m.submit(spec(1, batch.Options{MaxFailures: "0"}), 1000, 10)
+		time.Sleep(10 * time.Millisecond)
+		m.with(id, func(k *kept) {
+			if k.Status != batch.Canceling {
+				t.Errorf("it is %s after the failure", k.Status)
+			}
+		})
+		k := m.await(t, id)
 		if want := (batch.Tally{Succeeded: 2, Failed: 1, Canceled: 997}); k.Done != want || k.Status != batch.Canceled {
 			t.Errorf("ended %s with %+v, want %+v", k.Status, k.Done, want)
 		}
@@ -170,4 +181,60 @@ func TestNothingStartsAfterAFailureTooMany(t *testing.T) {
 			t.Errorf("%d failed of %d that were started, want 21", k.Done.Failed, calls.Load())
 		}
 	})
+}
+
+// lagging is a store whose claims take long to come back, but for the first.
+type lagging struct{ *memory }
+
+func (s lagging) Claim(ctx context.Context, c batch.Claim) ([]batch.Work, error) {
+	works, err := s.memory.Claim(ctx, c)
+	s.mu.Lock()
+	first := s.claims == 1
+	s.mu.Unlock()
+	if len(works) > 0 && !first {
+		time.Sleep(5 * time.Second)
+	}
+	return works, err
+}
+
+func TestFailuresAreCountedWhateverIsUnderWay(t *testing.T) {
+	bubble(t, "a claim of before a failure too many brings nothing that starts", func(t *testing.T, m *memory) {
+		var calls atomic.Int64
+		o := procs(engine.Processor{Concurrency: 1, Do: batch.ProcessorFunc(func(ctx context.Context, c batch.Call) ([]byte, error) {
+			if calls.Add(1); nap(ctx, time.Second) == nil && c.Index == 0 {
+				return c.Item, nil
+			}
+			return nil, errNo
+		})})
+		o.PerBatch = 2
+		start(t, lagging{m}, o)
+		if k := m.await(t, m.submit(spec(1, batch.Options{MaxFailures: "0"}), 3, 1)); k.Done.Failed != 1 || calls.Load() != 2 {
+			t.Errorf("ended with %+v, %d were started", k.Done, calls.Load())
+		}
+	})
+	for name, at := range map[string]time.Duration{
+		"is known to be lost before":  1500 * time.Millisecond,
+		"turns out to be lost":        2235 * time.Millisecond,
+		"is lost before it is stored": 2245 * time.Millisecond,
+	} {
+		bubble(t, "a failure does not count whose lease "+name, func(t *testing.T, m *memory) {
+			o := procs(engine.Processor{Concurrency: 1, Do: batch.ProcessorFunc(func(ctx context.Context, c batch.Call) ([]byte, error) {
+				switch c.Index {
+				case 2:
+					_ = nap(ctx, 1240*time.Millisecond)
+					return nil, errNo
+				default:
+					return c.Item, nap(ctx, 500*time.Millisecond)
+				}
+			})})
+			o.PerBatch = 2
+			start(t, lagging{m}, o)
+			id := m.submit(spec(1, batch.Options{MaxFailures: "1"}), 6, 2)
+			time.Sleep(at)
+			m.with(id, func(k *kept) { k.blocks[1].lease = nil })
+			if k := m.await(t, id); k.Status != batch.Completed || k.Done.Failed != 1 {
+				t.Errorf("ended %s with %+v", k.Status, k.Done)
+			}
+		})
+	}
 }
