@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -46,7 +47,7 @@ func TestNothingStartsAfterAFailureTooMany(t *testing.T) {
 			start(t, m, procs(engine.Processor{Concurrency: c.concurrency, Do: failing(&calls, c.takes)}))
 			begun := time.Now()
 			k := m.await(t, m.submit(spec(1, batch.Options{MaxFailures: c.bears, Concurrency: c.own}), 2000, 256))
-			if took := time.Since(begun) - time.Duration(c.most)*c.takes; took > 20*time.Millisecond {
+			if took := time.Since(begun) - time.Duration(c.most)*c.takes; c.takes > 0 && took > 20*time.Millisecond {
 				t.Errorf("it ended %v late", took)
 			}
 			if k.Status != batch.Canceled || k.Reason != batch.CodeTooManyFailures || k.Done.Canceled != 2000-k.Done.Failed {
@@ -60,20 +61,24 @@ func TestNothingStartsAfterAFailureTooMany(t *testing.T) {
 	bubble(t, "what is in flight finishes and is kept, and nobody asks in a hurry for the rest", func(t *testing.T, m *memory) {
 		var calls atomic.Int64
 		start(t, m, procs(engine.Processor{Concurrency: 3, Do: batch.ProcessorFunc(func(ctx context.Context, c batch.Call) ([]byte, error) {
-			if calls.Add(1) == 3 {
+			switch calls.Add(1) {
+			case 1:
+				return nil, errNo
+			case 2:
+				_ = nap(ctx, 5*time.Millisecond)
 				return nil, errNo
 			}
 			return c.Item, nap(ctx, 10*time.Second)
 		})}))
-		id := m.submit(spec(1, batch.Options{MaxFailures: "0"}), 1000, 10)
-		time.Sleep(10 * time.Millisecond)
+		id := m.submit(spec(1, batch.Options{MaxFailures: "1"}), 1000, 10)
+		time.Sleep(15 * time.Millisecond)
 		m.with(id, func(k *kept) {
 			if k.Status != batch.Canceling {
-				t.Errorf("it is %s after the failure", k.Status)
+				t.Errorf("it is %s after the second failure", k.Status)
 			}
 		})
 		k := m.await(t, id)
-		if want := (batch.Tally{Succeeded: 2, Failed: 1, Canceled: 997}); k.Done != want || k.Status != batch.Canceled {
+		if want := (batch.Tally{Succeeded: 2, Failed: 2, Canceled: 996}); k.Done != want || k.Status != batch.Canceled {
 			t.Errorf("ended %s with %+v, want %+v", k.Status, k.Done, want)
 		}
 		if len(m.groups) > 10 {
@@ -212,28 +217,36 @@ func TestFailuresAreCountedWhateverIsUnderWay(t *testing.T) {
 			t.Errorf("ended with %+v, %d were started", k.Done, calls.Load())
 		}
 	})
-	for name, at := range map[string]time.Duration{
-		"is known to be lost before":  1500 * time.Millisecond,
-		"turns out to be lost":        2235 * time.Millisecond,
-		"is lost before it is stored": 2245 * time.Millisecond,
+	// The item that is bad fails whenever it is tried; the others take their time.
+	for name, c := range map[string]struct {
+		per   int
+		bad   int
+		naps  map[int]time.Duration
+		loses time.Duration
+	}{
+		"turns out to be lost":              {2, 3, map[int]time.Duration{0: time.Second, 2: 740 * time.Millisecond, 3: 500 * time.Millisecond}, 2235 * time.Millisecond},
+		"is lost before it is recorded":     {2, 2, map[int]time.Duration{0: time.Second, 2: 1240 * time.Millisecond, 3: time.Second}, 2245 * time.Millisecond},
+		"is lost before the end of its run": {256, 256, map[int]time.Duration{257: 3 * time.Second}, time.Second},
 	} {
 		bubble(t, "a failure does not count whose lease "+name, func(t *testing.T, m *memory) {
-			o := procs(engine.Processor{Concurrency: 1, Do: batch.ProcessorFunc(func(ctx context.Context, c batch.Call) ([]byte, error) {
-				switch c.Index {
-				case 2:
-					_ = nap(ctx, 1240*time.Millisecond)
-					return nil, errNo
-				default:
-					return c.Item, nap(ctx, 500*time.Millisecond)
+			tries := 0
+			start(t, m, procs(engine.Processor{Concurrency: 1, Do: batch.ProcessorFunc(func(ctx context.Context, i batch.Call) ([]byte, error) {
+				if err := nap(ctx, c.naps[i.Index]); i.Index != c.bad {
+					return i.Item, err
 				}
-			})})
-			o.PerBatch = 2
-			start(t, lagging{m}, o)
-			id := m.submit(spec(1, batch.Options{MaxFailures: "1"}), 6, 2)
-			time.Sleep(at)
+				tries++
+				return nil, errNo
+			})}))
+			id := m.submit(spec(1, batch.Options{MaxFailures: "1"}), 4*c.per, c.per)
+			time.Sleep(c.loses)
 			m.with(id, func(k *kept) { k.blocks[1].lease = nil })
-			if k := m.await(t, id); k.Status != batch.Completed || k.Done.Failed != 1 {
-				t.Errorf("ended %s with %+v", k.Status, k.Done)
+			if k := m.await(t, id); k.Status != batch.Completed || k.Done.Failed != 1 || tries != 2 {
+				t.Errorf("ended %s with %+v, and it was tried %d times", k.Status, k.Done, tries)
+			}
+			for _, r := range slices.Concat(m.groups...) {
+				if len(r.Results) == 0 {
+					t.Errorf("a block was let go: %+v", r)
+				}
 			}
 		})
 	}
