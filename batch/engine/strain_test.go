@@ -70,7 +70,7 @@ func TestNothingStartsAfterAFailureTooMany(t *testing.T) {
 			}
 			return c.Item, nap(ctx, 10*time.Second)
 		})}))
-		id := m.submit(spec(1, batch.Options{MaxFailures: "1"}), 1000, 10)
+		id := m.submit(spec(1, batch.Options{MaxFailures: "1"}), 1000, 1000)
 		time.Sleep(15 * time.Millisecond)
 		m.with(id, func(k *kept) {
 			if k.Status != batch.Canceling {
@@ -230,14 +230,16 @@ func TestFailuresAreCountedWhateverIsUnderWay(t *testing.T) {
 	} {
 		bubble(t, "a failure does not count whose lease "+name, func(t *testing.T, m *memory) {
 			tries := 0
-			start(t, m, procs(engine.Processor{Concurrency: 1, Do: batch.ProcessorFunc(func(ctx context.Context, i batch.Call) ([]byte, error) {
+			o := procs(engine.Processor{Concurrency: 1, Do: batch.ProcessorFunc(func(ctx context.Context, i batch.Call) ([]byte, error) {
 				if err := nap(ctx, c.naps[i.Index]); i.Index != c.bad {
 					return i.Item, err
 				}
 				tries++
 				return nil, errNo
-			})}))
-			id := m.submit(spec(1, batch.Options{MaxFailures: "1"}), 4*c.per, c.per)
+			})})
+			o.PerBatch = 2
+			start(t, m, o)
+			id := m.submit(spec(1, batch.Options{MaxFailures: "1"}), 8*c.per, c.per)
 			time.Sleep(c.loses)
 			m.with(id, func(k *kept) { k.blocks[1].lease = nil })
 			if k := m.await(t, id); k.Status != batch.Completed || k.Done.Failed != 1 || tries != 2 {
