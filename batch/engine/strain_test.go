@@ -231,7 +231,11 @@ func TestFailuresAreCountedWhateverIsUnderWay(t *testing.T) {
 		bubble(t, "a failure does not count whose lease "+name, func(t *testing.T, m *memory) {
 			tries := 0
 			o := procs(engine.Processor{Concurrency: 1, Do: batch.ProcessorFunc(func(ctx context.Context, i batch.Call) ([]byte, error) {
-				if err := nap(ctx, c.naps[i.Index]); i.Index != c.bad {
+				takes := c.naps[i.Index]
+				if i.Index >= 2*c.per {
+					takes = 100 * time.Millisecond
+				}
+				if err := nap(ctx, takes); i.Index != c.bad {
 					return i.Item, err
 				}
 				tries++
