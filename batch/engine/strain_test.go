@@ -223,7 +223,7 @@ func TestFailuresAreCountedWhateverIsUnderWay(t *testing.T) {
 		naps  map[int]time.Duration
 		loses time.Duration
 	}{
-		"turns out to be lost":              {2, 3, map[int]time.Duration{0: time.Second, 2: 740 * time.Millisecond, 3: 500 * time.Millisecond}, 2235 * time.Millisecond},
+		"turns out to be lost":              {2, 3, map[int]time.Duration{0: time.Second, 2: 740 * time.Millisecond, 3: 500 * time.Millisecond, 4: time.Second}, 2235 * time.Millisecond},
 		"is lost before it is recorded":     {2, 2, map[int]time.Duration{0: time.Second, 2: 1240 * time.Millisecond, 3: time.Second}, 2245 * time.Millisecond},
 		"is lost before the end of its run": {256, 256, map[int]time.Duration{257: 3 * time.Second}, time.Second},
 	} {
