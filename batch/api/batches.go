@@ -230,6 +230,7 @@ func (s *server) steer(w http.ResponseWriter, r *request, step func(context.Cont
 	if err != nil {
 		return err
 	}
+	s.tags.expire(id)
 	return writeJSON(w, http.StatusAccepted, encode(s.viewBatch(b)))
 }
 
@@ -266,6 +267,7 @@ func (s *server) amend(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	s.tags.expire(id)
 	return writeJSON(w, http.StatusOK, encode(s.viewBatch(b)))
 }
 

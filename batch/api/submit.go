@@ -134,6 +134,7 @@ func uncertain(what string, err error) error {
 // if he likes to wait for that and it comes in time. Whatever goes wrong with
 // the wait, the batch is there and that is said.
 func (s *server) accepted(w http.ResponseWriter, r *request, b batch.Batch, status int) error {
+	s.tags.expire(b.ID)
 	w.Header().Set("Location", "/v1/batches/"+b.ID.String())
 	if status != http.StatusAccepted {
 		return writeJSON(w, status, encode(s.viewBatch(b)))
