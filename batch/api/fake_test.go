@@ -276,11 +276,11 @@ func (f *fakeStore) Reserve(_ context.Context, tenant batch.TenantID, key string
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	key = tenant.String() + key
-	if b, bound := f.bindings[key]; bound {
-		return &b, func() {}, nil
-	}
 	if f.reserved[key] {
 		return nil, nil, batch.InProgress()
+	}
+	if b, bound := f.bindings[key]; bound {
+		return &b, func() {}, nil
 	}
 	f.reserved[key] = true
 	return nil, func() {

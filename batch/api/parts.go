@@ -144,20 +144,8 @@ func (s *server) seal(w http.ResponseWriter, r *request) error {
 			return unacceptable(problemAt("/parts", "out_of_range", "parts is 1 to %d", batch.MaxParts))
 		}
 	}
-	return s.once(w, r, in, func(once batch.Once) error {
-		if err := s.Accepting(); err != nil {
-			return err
-		}
+	return s.begin(w, r, id, in, func(once batch.Once) (batch.Batch, error) {
 		b, err := s.Store.Seal(r.Context(), q, once)
-		if err != nil {
-			return uncertain("seal batch", err)
-		}
-		return s.accepted(w, r, b, http.StatusAccepted)
-	}, func(batch.Binding) error {
-		b, err := s.Store.Batch(r.Context(), r.tenant, id)
-		if err != nil {
-			return err
-		}
-		return s.accepted(w, r, b, http.StatusAccepted)
+		return b, uncertain("seal batch", err)
 	})
 }
