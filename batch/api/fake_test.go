@@ -557,7 +557,10 @@ func (f *fakeStore) FindItem(ctx context.Context, tenant batch.TenantID, id batc
 		}
 	}
 	f.mu.Unlock()
-	if index < 0 {
+	switch {
+	case err != nil:
+		return batch.ItemView{}, err
+	case index < 0:
 		return batch.ItemView{}, noSuch()
 	}
 	return f.Item(ctx, tenant, id, index)

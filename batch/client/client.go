@@ -195,16 +195,21 @@ func (c *Client) Retry(ctx context.Context, id string, o RetryOptions) (b Batch,
 	return b, err
 }
 
-// Delete takes a batch away that has ended. Force gives up the messages that
+// Delete takes a batch away that has ended or is open. Force gives up the messages that
 // are owed.
 func (c *Client) Delete(ctx context.Context, id string, force bool) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errSlow)
-	defer cancel()
 	q := url.Values{}
 	if force {
 		q.Set("force", "true")
 	}
-	req, err := c.request(ctx, http.MethodDelete, "/v1/batches/"+url.PathEscape(id), q, nil)
+	return c.remove(ctx, "/v1/batches/"+url.PathEscape(id), q)
+}
+
+// remove has what is at a path taken away.
+func (c *Client) remove(ctx context.Context, path string, q url.Values) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errSlow)
+	defer cancel()
+	req, err := c.request(ctx, http.MethodDelete, path, q, nil)
 	if err != nil {
 		return err
 	}
