@@ -50,7 +50,7 @@ func (c *courier) body(ctx context.Context, d *batch.Delivery) ([]byte, error) {
 	d.Body = nil // or it stays in memory until the attempt is recorded
 	size := len(body)
 	if size == 0 {
-		if size = len(d.Head) + len(d.Tail); len(d.Refs) > 0 {
+		if size = d.Size(); len(d.Refs) > 0 {
 			size = batch.MaxPageBytes // until it is known
 		}
 	}

@@ -51,7 +51,7 @@ func (s *Store) tidyStep(last []byte) (more bool, next []byte, err error) {
 	old, next, err := s.abandoned(last)
 	for _, row := range old {
 		if err == nil {
-			err = s.removeOpen(row, func(b batch.Batch, now time.Time) bool { return b.Abandoned(now) })
+			err = s.removeAbandoned(row)
 		}
 	}
 	if err != nil || s.noneOld() {
@@ -105,4 +105,20 @@ func (s *Store) abandoned(last []byte) (old [][]byte, next []byte, err error) {
 		return nil
 	})
 	return old, next, err
+}
+
+// removeAbandoned removes the open batch under a key if nobody has touched it
+// meanwhile.
+func (s *Store) removeAbandoned(key []byte) error {
+	tenant, id := splitTenantKey(key)
+	return s.do(s.small, 0, func(t *txn) error {
+		e, b, err := t.open(s, tenant, id)
+		switch {
+		case isAbsent(err), batch.CodeOf(err) == batch.Conflict, err == nil && !b.Abandoned(t.now):
+			return nil
+		case err != nil:
+			return err
+		}
+		return t.remove(s, e)
+	})
 }

@@ -495,11 +495,19 @@ var leftAlone = cases{
 		_, err := s.put(touched, 2)
 		s.ok(err)
 		s.has(old, 0, 1)
+		w := s.Watch(old.Tenant, &old.ID)
+		defer w.Close()
+		changed, _ := w.After(w.Version())
 		s.pass(time.Now().Add(2 * time.Hour))
+		select {
+		case <-changed:
+		default:
+			s.t.Fatalf("who watches it is not told")
+		}
 		_, err = s.Batch(s.ctx, old.Tenant, old.ID)
-		s.refused(err, batch.NotFound)
+		s.refused(err, batch.Gone)
 		_, err = s.Parts(s.ctx, old.Tenant, old.ID)
-		s.refused(err, batch.NotFound)
+		s.refused(err, batch.Gone)
 		s.has(touched, 0, 2)
 		s.ok(s.Check(s.ctx))
 		s.stands(sealed, batch.Queued, batch.Tally{})
