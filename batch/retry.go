@@ -59,18 +59,27 @@ func (p Policy) Next(made int, f *Failure, rnd func() float64) (wait time.Durati
 	return max(wait, p.Hold(f)), true
 }
 
-// MostDeaths is how often the worker of an item may die of it in a round, or
-// the whole process. The item is poison then, and not tried again.
+// MostDeaths is how often the worker of an item may die of it in a round. The
+// item is poison then, and not tried again.
 const MostDeaths = 3
 
+// suspect is how often the whole process may die while an item and others are
+// worked on, before the item has the process to itself.
+const suspect = 2
+
+// Alone reports whether an item that was there when the process died, so many
+// times, is to be tried while nothing else is.
+func Alone(deaths int) bool { return deaths >= suspect }
+
 // Fatal returns how an item fails that has taken the process with it too often,
-// nil for one that has not. A death that an item may be the cause of is on
-// record before the item begins, and taken back if it was none.
+// nil for one that has not: only deaths while it had the process to itself are
+// its own. A death that an item may be the cause of is on record before the
+// item begins, and taken back if it was none.
 func Fatal(deaths int) *Failure {
-	if deaths < MostDeaths {
+	if deaths < suspect+MostDeaths {
 		return nil
 	}
-	return &Failure{Code: CodePoison, Message: fmt.Sprintf("the process died %d times while it was worked on", deaths)}
+	return &Failure{Code: CodePoison, Message: fmt.Sprintf("the process died %d times while it was worked on, at last %d times while nothing else was", deaths, MostDeaths)}
 }
 
 // At returns f as it is to be judged for an item whose workers died deaths

@@ -49,9 +49,12 @@ func TestPolicy(t *testing.T) {
 			t.Errorf("what is no death counts as one: %d, %+v", deaths, f)
 		}
 	})
-	t.Run("so is one that the process died of three times", func(t *testing.T) {
-		for deaths := range 5 {
-			if f := Fatal(deaths); (f != nil) != (deaths >= 3) || f != nil && (f.Code != CodePoison || f.Retry) {
+	t.Run("so is one that the process died of three times while it was alone", func(t *testing.T) {
+		for deaths := range 8 {
+			if alone := Alone(deaths); alone != (deaths >= 2) {
+				t.Errorf("after %d deaths it is alone: %v", deaths, alone)
+			}
+			if f := Fatal(deaths); (f != nil) != (deaths >= 5) || f != nil && (f.Code != CodePoison || f.Retry) {
 				t.Errorf("after %d deaths: %+v", deaths, f)
 			}
 		}

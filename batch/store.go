@@ -366,7 +366,7 @@ type WorkItem struct {
 // several times; the last time releases it.
 type Report struct {
 	Lease   Lease
-	Started time.Time // when the claim's first item was started; zero: none was
+	Started time.Time // when the claim's first item was started; zero: none was. A batch that was shown as running keeps its start
 	Results []Result  // Round is the store's to fill in
 	Again   []Again
 	Release bool // the holder lets go; items it says nothing of are as they were

@@ -49,7 +49,7 @@ func (s Spent) String() string {
 
 // Until returns when the window of a message made at from ends.
 func (s Schedule) Until(from time.Time) time.Time {
-	return from.Add(s.withDefaults().Window)
+	return from.Add(s.WithDefaults().Window)
 }
 
 // Next says when to try again a message of which a number of attempts was made,
@@ -60,7 +60,7 @@ func (s Schedule) Until(from time.Time) time.Time {
 // A receiver may ask for more delay than the step's, up to the longest step.
 // Up to 10 % is added at random, by rnd in [0,1); nil means math/rand.
 func (s Schedule) Next(attempts int, retryAfter time.Duration, until, now time.Time, rnd func() float64) (at time.Time, spent Spent) {
-	s = s.withDefaults()
+	s = s.WithDefaults()
 	if attempts < 0 || attempts >= len(s.Steps) {
 		return time.Time{}, Steps
 	}
@@ -78,7 +78,8 @@ func (s Schedule) Next(attempts int, retryAfter time.Duration, until, now time.T
 	return at, NotSpent
 }
 
-func (s Schedule) withDefaults() Schedule {
+// WithDefaults returns s with the zero fields filled in.
+func (s Schedule) WithDefaults() Schedule {
 	if len(s.Steps) == 0 {
 		s.Steps = []time.Duration{
 			0, 5 * time.Second, 5 * time.Minute, 30 * time.Minute,

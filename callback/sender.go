@@ -15,8 +15,9 @@ import (
 	"github.com/callbatch/callbatch/callback/guard"
 )
 
+// Bounds of a [Sender] that is told nothing else, and of what it reads.
 const (
-	defaultTimeout        = 15 * time.Second
+	DefaultTimeout        = 15 * time.Second // of a whole attempt
 	defaultMaxIdlePerHost = 64
 	maxIdle               = 1024             // connections kept open in all; a file descriptor each
 	idleTimeout           = 30 * time.Second // shorter than what common receivers grant, so that we close first
@@ -65,7 +66,7 @@ func NewSender(o Options) *Sender {
 		o.Policy = new(guard.Policy)
 	}
 	if o.Timeout <= 0 {
-		o.Timeout = defaultTimeout
+		o.Timeout = DefaultTimeout
 	}
 	if o.Version == "" {
 		o.Version = "dev"

@@ -73,6 +73,7 @@ type SubmitOptions struct {
 // not tried again by itself: after [Unreachable] with Unknown set the batch
 // may or may not exist, and only with an idempotency key is it safe to ask. A
 // body that is an io.Closer is closed.
+// Where the body has validate_only set, the error is a *[Checked].
 func (c *Client) Submit(ctx context.Context, body io.Reader, o SubmitOptions) (Batch, error) {
 	req, err := c.request(ctx, http.MethodPost, "/v1/batches", optionsQuery(o.Options), body)
 	if err != nil {
@@ -80,9 +81,25 @@ func (c *Client) Submit(ctx context.Context, body io.Reader, o SubmitOptions) (B
 	}
 	describe(req, o.ContentType, o.ContentEncoding, o.Length)
 	bear(req, o.IdempotencyKey)
-	var b Batch
-	_, err = c.decode(req, &b)
-	return b, err
+	var answer submitted
+	_, err = c.decode(req, &answer)
+	if err == nil && answer.Valid {
+		err = &Checked{Total: answer.Total}
+	}
+	return answer.Batch, err
+}
+
+// Checked says that there is no batch: it was only to be checked, and is fine.
+type Checked struct{ Total int } // items
+
+func (c *Checked) Error() string {
+	return fmt.Sprintf("it was only to be checked: %d items are valid", c.Total)
+}
+
+// submitted is the answer to a submission.
+type submitted struct {
+	Batch
+	validity
 }
 
 // Validate has a batch checked in full, and nothing of it kept. It returns how
@@ -147,120 +164,24 @@ func optionsQuery(o batch.Options) url.Values {
 	return q
 }
 
-// jsonText returns strings as JSON.
-func jsonText[T []string | map[string]string](v T) string {
+// jsonText returns plain data as JSON.
+func jsonText[T []string | map[string]string | Batch](v T) string {
 	b, err := json.Marshal(v)
 	if err != nil {
-		panic("client: strings are plain data: " + err.Error())
+		panic("client: it is plain data: " + err.Error())
 	}
 	return string(b)
 }
 
 // Batch returns a batch as it is now.
 func (c *Client) Batch(ctx context.Context, id string) (b Batch, err error) {
-	err = c.call(ctx, http.MethodGet, "/v1/batches/"+url.PathEscape(id), nil, &b)
+	err = c.call(ctx, http.MethodGet, batchPath(id), nil, &b)
 	return b, err
-}
-
-// Cancel begins the end of a batch and returns it as it is now.
-func (c *Client) Cancel(ctx context.Context, id string) (b Batch, err error) {
-	err = c.call(ctx, http.MethodPost, "/v1/batches/"+url.PathEscape(id)+"/cancel", nil, &b)
-	return b, err
-}
-
-// RetryOptions say what the next round of a batch is for: without IDs and
-// Indexes for all that did not succeed.
-type RetryOptions struct {
-	FromRound int           // the round that has ended
-	IDs       []string      // of items
-	Indexes   []int         // of items
-	ExpiresIn time.Duration // its deadline, from now; 0: the batch's own, anew
-
-	IdempotencyKey string // makes it safe to ask again; default none
-}
-
-// Retry opens the next round of a batch that has ended and returns the batch
-// as it is now.
-func (c *Client) Retry(ctx context.Context, id string, o RetryOptions) (b Batch, err error) {
-	in := struct {
-		FromRound int      `json:"from_round"`
-		IDs       []string `json:"ids,omitempty"`
-		Indexes   []int    `json:"indexes,omitempty"`
-		ExpiresIn string   `json:"expires_in,omitempty"`
-	}{FromRound: o.FromRound, IDs: o.IDs, Indexes: o.Indexes}
-	if o.ExpiresIn > 0 {
-		in.ExpiresIn = o.ExpiresIn.String()
-	}
-	err = c.postOnce(ctx, "/v1/batches/"+url.PathEscape(id)+"/retry", o.IdempotencyKey, in, &b)
-	return b, err
-}
-
-// Delete takes a batch away that has ended or is open. Force gives up the messages that
-// are owed.
-func (c *Client) Delete(ctx context.Context, id string, force bool) error {
-	q := url.Values{}
-	if force {
-		q.Set("force", "true")
-	}
-	return c.remove(ctx, "/v1/batches/"+url.PathEscape(id), q)
-}
-
-// remove has what is at a path taken away.
-func (c *Client) remove(ctx context.Context, path string, q url.Values) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errSlow)
-	defer cancel()
-	req, err := c.request(ctx, http.MethodDelete, path, q, nil)
-	if err != nil {
-		return err
-	}
-	res, err := c.send(req)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusNoContent {
-		return c.stranger(res)
-	}
-	return nil
-}
-
-// ListOptions select a page of a list.
-type ListOptions struct {
-	Status string // only what has it; empty: any
-	Limit  int    // at most; default the server's
-	Cursor string // what the page before gave as Next
-}
-
-func (o ListOptions) query() url.Values {
-	q := url.Values{}
-	if o.Status != "" {
-		q.Set("status", o.Status)
-	}
-	if o.Limit > 0 {
-		q.Set("limit", strconv.Itoa(o.Limit))
-	}
-	if o.Cursor != "" {
-		q.Set("cursor", o.Cursor)
-	}
-	return q
-}
-
-// A Page is a part of a list. Next is the cursor of the next one, empty on
-// the last.
-type Page[T any] struct {
-	Data []T    `json:"data"`
-	Next string `json:"next"`
-}
-
-// List returns a page of the batches, newest first.
-func (c *Client) List(ctx context.Context, o ListOptions) (p Page[Batch], err error) {
-	err = c.call(ctx, http.MethodGet, "/v1/batches", o.query(), &p)
-	return p, err
 }
 
 // Item returns one item of a batch.
 func (c *Client) Item(ctx context.Context, id string, index int) (it Item, err error) {
-	err = c.call(ctx, http.MethodGet, "/v1/batches/"+url.PathEscape(id)+"/items/"+strconv.Itoa(index), nil, &it)
+	err = c.call(ctx, http.MethodGet, batchPath(id)+"/items/"+strconv.Itoa(index), nil, &it)
 	return it, err
 }
 
@@ -367,6 +288,10 @@ func genuine(answer any) bool {
 		return a.ID != ""
 	case *Message:
 		return a.ID != ""
+	case *validity:
+		return a.Valid
+	case *submitted:
+		return a.ID != "" || a.Valid
 	case *FeedPage:
 		return a.Next != ""
 	case *Part:

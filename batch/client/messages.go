@@ -42,13 +42,16 @@ type MessageOptions struct {
 // Messages returns a page of the messages, newest first. A page may be empty
 // and not the last.
 func (c *Client) Messages(ctx context.Context, o MessageOptions) (p Page[Message], err error) {
-	q := ListOptions{Status: o.Status, Limit: o.Limit, Cursor: o.Cursor}.query()
+	q := pageQuery(o.Limit, o.Cursor)
+	if o.Status != "" {
+		q.Set("status", o.Status)
+	}
 	if o.Host != "" {
 		q.Set("host", o.Host)
 	}
 	path := "/v1/messages"
 	if o.Batch != "" {
-		path = "/v1/batches/" + url.PathEscape(o.Batch) + "/messages"
+		path = batchPath(o.Batch) + "/messages"
 	}
 	err = c.call(ctx, http.MethodGet, path, q, &p)
 	return p, err
@@ -57,23 +60,10 @@ func (c *Client) Messages(ctx context.Context, o MessageOptions) (p Page[Message
 // AllMessages returns the messages one by one, newest first, page after page.
 // After an error there is no more.
 func (c *Client) AllMessages(ctx context.Context, o MessageOptions) iter.Seq2[Message, error] {
-	return func(yield func(Message, error) bool) {
-		for {
-			p, err := c.Messages(ctx, o)
-			if err != nil {
-				yield(Message{}, err)
-				return
-			}
-			for _, m := range p.Data {
-				if !yield(m, nil) {
-					return
-				}
-			}
-			if o.Cursor = p.Next; o.Cursor == "" {
-				return
-			}
-		}
-	}
+	return pages(func(cursor string) (Page[Message], error) {
+		o.Cursor = cursor
+		return c.Messages(ctx, o)
+	}, o.Cursor)
 }
 
 // Message returns a message with its attempts and its body.

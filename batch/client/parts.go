@@ -65,7 +65,7 @@ func (c *Client) PutPart(ctx context.Context, id string, part int, body io.Reade
 }
 
 func partPath(id string, part int) string {
-	return "/v1/batches/" + url.PathEscape(id) + "/parts/" + strconv.Itoa(part)
+	return batchPath(id) + "/parts/" + strconv.Itoa(part)
 }
 
 // describe says what the body of a request is.
@@ -90,7 +90,7 @@ func (c *Client) DeletePart(ctx context.Context, id string, part int) error {
 // Parts returns the parts of a batch that there are, by number.
 func (c *Client) Parts(ctx context.Context, id string) ([]Part, error) {
 	var list struct{ Data []Part }
-	err := c.call(ctx, http.MethodGet, "/v1/batches/"+url.PathEscape(id)+"/parts", nil, &list)
+	err := c.call(ctx, http.MethodGet, batchPath(id)+"/parts", nil, &list)
 	return list.Data, err
 }
 
@@ -105,7 +105,7 @@ func (c *Client) Seal(ctx context.Context, id string, parts int, idempotencyKey 
 	if err != nil {
 		return b, err
 	}
-	req, err := c.request(ctx, http.MethodPost, "/v1/batches/"+url.PathEscape(id)+"/seal", nil, bytes.NewReader(body))
+	req, err := c.request(ctx, http.MethodPost, batchPath(id)+"/seal", nil, bytes.NewReader(body))
 	if err != nil {
 		return b, err
 	}
@@ -117,6 +117,6 @@ func (c *Client) Seal(ctx context.Context, id string, parts int, idempotencyKey 
 
 // FindItem returns the item of a batch with an id.
 func (c *Client) FindItem(ctx context.Context, id, item string) (it Item, err error) {
-	err = c.call(ctx, http.MethodGet, "/v1/batches/"+url.PathEscape(id)+"/items", url.Values{"id": {item}}, &it)
+	err = c.call(ctx, http.MethodGet, batchPath(id)+"/items", url.Values{"id": {item}}, &it)
 	return it, err
 }

@@ -21,12 +21,23 @@ type ResultOptions struct {
 	After  *int   // only results with a greater index; nil: from the first on
 	Limit  int    // at most; 0: all there are
 	Status string // only what has it; empty: any
-	Round  int    // as this round left them; 0: the current one
+	Round  int    // as they were after this round; 0: as they are
+	Follow bool   // walk the finished prefix as it grows, to the end of the batch
+	Format Format // default NDJSON
 }
+
+// A Format is how results are written.
+type Format string
+
+// The formats.
+const (
+	NDJSON Format = "application/x-ndjson" // an object a line
+	CSV    Format = "text/csv"             // a row each, below a header
+)
 
 // Results is a stream of results. It is closed by its reader.
 type Results struct {
-	// Lines is the stream as it comes: one JSON object a line. If it breaks
+	// Lines is the stream as it comes, in the format asked for. If it breaks
 	// off before its end, reading it gives an error and not io.EOF.
 	Lines io.ReadCloser
 
@@ -49,16 +60,22 @@ func (c *Client) Results(ctx context.Context, id string, o ResultOptions) (*Resu
 	if o.Round > 0 {
 		q.Set("round", strconv.Itoa(o.Round))
 	}
-	req, err := c.request(ctx, http.MethodGet, "/v1/batches/"+url.PathEscape(id)+"/results", q, nil)
+	if o.Follow {
+		q.Set("follow", "true")
+	}
+	if o.Format == "" {
+		o.Format = NDJSON
+	}
+	req, err := c.request(ctx, http.MethodGet, batchPath(id)+"/results", q, nil)
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Accept", "application/x-ndjson")
+	req.Header.Set("Accept", string(o.Format))
 	res, err := c.send(req)
 	if err != nil {
 		return nil, err
 	}
-	if kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")); kind != "application/x-ndjson" {
+	if kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")); kind != string(o.Format) {
 		res.Body.Close()
 		return nil, c.stranger(res)
 	}
@@ -69,7 +86,7 @@ func (c *Client) Results(ctx context.Context, id string, o ResultOptions) (*Resu
 // Close lets go of the connection.
 func (r *Results) Close() error { return r.Lines.Close() }
 
-// All returns the results one by one. After an error there is no more.
+// All returns the results one by one, if they come as NDJSON. After an error there is no more.
 func (r *Results) All() iter.Seq2[Result, error] {
 	return func(yield func(Result, error) bool) {
 		in := bufio.NewReaderSize(r.Lines, 64<<10)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"net/url"
 	"strconv"
 	"time"
 )
@@ -12,7 +11,7 @@ import (
 // WaitOptions say how to wait for a batch.
 type WaitOptions struct {
 	Progress func(Batch)   // called whenever the batch has changed, and once at the start; nil: nobody watches
-	Patience time.Duration // how long the server may be away or overloaded; default 1 min
+	Patience time.Duration // how long the server may be away or overloaded; default 1 min, negative: for ever
 }
 
 // Wait asks after a batch, which the server answers when it has changed, until
@@ -30,7 +29,7 @@ func (c *Client) Wait(ctx context.Context, id string, o WaitOptions) (Batch, err
 		switch {
 		case err == nil:
 			heard = time.Now()
-		case ctx.Err() != nil || !passing(err) || time.Since(heard) > o.Patience:
+		case ctx.Err() != nil || !passing(err) || o.Patience > 0 && time.Since(heard) > o.Patience:
 			return b, err
 		}
 		if changed && o.Progress != nil {
@@ -56,7 +55,7 @@ const longestWait = 30
 func (c *Client) poll(ctx context.Context, id string, tag *string, b *Batch) (next time.Duration, changed bool, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errSlow)
 	defer cancel()
-	req, err := c.request(ctx, http.MethodGet, "/v1/batches/"+url.PathEscape(id), nil, nil)
+	req, err := c.request(ctx, http.MethodGet, batchPath(id), nil, nil)
 	if err != nil {
 		return 0, false, err
 	}

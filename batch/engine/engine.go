@@ -90,7 +90,7 @@ func (o Options) withDefaults() Options {
 	def(&o.Blocks, max(2048, 4*most))
 	def(&o.Bytes, 64<<20)
 	def(&o.PerBatch, 4)
-	def(&o.MaxOutput, 1<<20)
+	def(&o.MaxOutput, DefaultMaxOutput)
 	def(&o.InFlight, 512)
 	def(&o.PerHost, 128)
 	if o.Owner == "" {

@@ -23,6 +23,7 @@ type Processor struct {
 
 // Defaults of a [Processor].
 const (
+	DefaultMaxOutput   = 1 << 20 // bytes
 	DefaultConcurrency = 64
 	DefaultTimeout     = 30 * time.Second
 )

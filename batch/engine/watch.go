@@ -12,13 +12,13 @@ import (
 // An item that is worked on inside this process may take it down, and would
 // again and again. What was in flight is not known then, so after a crash it is
 // written down beforehand, for a while, as a death of the items: first of all
-// items of a run, at the next death of each item by itself, and at the one
-// after that of an item that has the process to itself. What survives has its
-// result, or the death taken back. Whoever was alone with the third is poison.
+// items of a run, at the next death of each item by itself, and after that of
+// an item that has the process to itself. What survives has its result, or the
+// death taken back. Whoever was alone with three is poison.
 //
-// A death may be taken back too late, when the process is killed in between, so
-// an item that does nothing may be blamed for one or two. The third leaves no
-// doubt, but for somebody who kills the process just then.
+// Somebody who kills the process may hit an item that does nothing while it is
+// alone, or before its death is taken back. That this happens to one item three
+// times leaves no doubt.
 
 // watchTime is for how long after a crash runs are on record before they begin.
 const watchTime = 5 * time.Minute
@@ -60,7 +60,7 @@ func (w *watch) minds(it *batch.WorkItem) bool {
 func (w *watch) begin(ctx context.Context, pos int) bool {
 	deaths := w.items()[pos].Deaths
 	places := int64(1)
-	if deaths == batch.MostDeaths-1 {
+	if batch.Alone(deaths) {
 		places = everyPlace
 	}
 	fit := pos < w.charged || deaths == 0 && !w.careful

@@ -58,7 +58,14 @@ func start(tb testing.TB, o server.Options) string {
 // the benchmark at the latest.
 func launch(tb testing.TB, o server.Options) (base string, stop func()) {
 	tb.Helper()
-	o.Listen, o.Dev = "127.0.0.1:0", true
+	o.Dev = true
+	return run(tb, o)
+}
+
+// run is launch for a server whose clients need keys, unless o says otherwise.
+func run(tb testing.TB, o server.Options) (base string, stop func()) {
+	tb.Helper()
+	o.Listen = "127.0.0.1:0"
 	o.Limits.MinFree, o.Limits.MinWork = 64<<20, 16<<20
 	ready := make(chan net.Addr, 1)
 	o.Ready = func(a net.Addr) { ready <- a }

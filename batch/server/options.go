@@ -9,6 +9,8 @@ import (
 
 	"github.com/callbatch/callbatch/batch"
 	"github.com/callbatch/callbatch/batch/engine"
+	"github.com/callbatch/callbatch/batch/intake"
+	"github.com/callbatch/callbatch/callback"
 )
 
 // A Processor is a named way to work on items. In the simplest case a Go
@@ -75,7 +77,9 @@ type Callbacks struct {
 	InFlight  int             // most attempts in flight in all, a file descriptor each; default 1024
 }
 
-func (o Options) withDefaults() Options {
+// WithDefaults returns o with what is not set filled in, but for Limits.MinFree,
+// whose default depends on the disk.
+func (o Options) WithDefaults() Options {
 	if o.Listen == "" {
 		o.Listen = "127.0.0.1:8080"
 	}
@@ -92,7 +96,27 @@ func (o Options) withDefaults() Options {
 	if o.Version == "" {
 		o.Version = "dev"
 	}
-	o.Callbacks.PerHost = cmp.Or(o.Callbacks.PerHost, 128)
-	o.Callbacks.InFlight = cmp.Or(o.Callbacks.InFlight, 1024)
+	o.Limits = o.Limits.withDefaults()
+	o.Callbacks = o.Callbacks.withDefaults()
 	return o
+}
+
+func (l Limits) withDefaults() Limits {
+	d := intake.Options{Items: l.Items, ItemBytes: l.ItemBytes, Body: l.Body, PartBytes: l.Part, Ratio: l.Ratio}.WithDefaults()
+	l.Items, l.ItemBytes, l.Body, l.Part, l.Ratio = d.Items, d.ItemBytes, d.Body, d.PartBytes, d.Ratio
+	l.Output = cmp.Or(l.Output, engine.DefaultMaxOutput)
+	l.MinWork = cmp.Or(l.MinWork, leastToWork)
+	return l
+}
+
+func (c Callbacks) withDefaults() Callbacks {
+	c.Schedule = callback.Schedule{Steps: c.Schedule}.WithDefaults().Steps
+	terms := batch.Terms{Hold: c.Hold, Window: c.Window}.WithDefaults()
+	c.Hold, c.Window = terms.Hold, terms.Window
+	c.Timeout = cmp.Or(c.Timeout, callback.DefaultTimeout)
+	c.PageBytes = cmp.Or(c.PageBytes, batch.DefaultPageBytes)
+	c.PageItems = cmp.Or(c.PageItems, batch.DefaultPageItems)
+	c.PerHost = cmp.Or(c.PerHost, 128)
+	c.InFlight = cmp.Or(c.InFlight, 1024)
+	return c
 }

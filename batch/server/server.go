@@ -35,7 +35,7 @@ import (
 // It returns early, with an error, if it cannot start or if the store can no
 // longer know its own state; the process must then end and start anew.
 func Run(ctx context.Context, o Options) error {
-	s, err := start(ctx, o.withDefaults())
+	s, err := start(ctx, o.WithDefaults())
 	if err != nil {
 		return err
 	}

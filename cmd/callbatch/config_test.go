@@ -18,7 +18,7 @@ import (
 	"github.com/callbatch/callbatch/batch/server"
 )
 
-// load is loadConfig for a file with this text, these variables and these
+// load is loadSettings for a file with this text, these variables and these
 // flags of serve.
 func load(t *testing.T, file string, env []string, flags ...string) (server.Options, logging, error) {
 	t.Helper()
@@ -34,7 +34,11 @@ func load(t *testing.T, file string, env []string, flags ...string) (server.Opti
 	if err := cmd.ParseFlags(flags); err != nil {
 		t.Fatal(err)
 	}
-	return loadConfig(w, cmd.Flags())
+	s, err := loadSettings(w, cmd.Flags())
+	if err != nil {
+		return server.Options{}, logging{}, err
+	}
+	return s.options(), s.config.Log, nil
 }
 
 // withoutProcessors leaves out what has functions in it.
@@ -262,7 +266,7 @@ func TestConfigMistakes(t *testing.T) {
 		{"a schema in a file that is not there", "processors:\n  a:\n    jq: .\n    schema: {file: no/such.json}\n", nil, nil, []string{"FILE:4: processors.a.schema: open no/such.json"}},
 		{"a schema that is a name", "processors:\n  a:\n    jq: .\n    schema: item.json\n", nil, nil, []string{"FILE:4: processors.a.schema: must be a map of keys, not item.json"}},
 		{"a key in capitals", "Listen: x\n", nil, nil, []string{"FILE:1: Listen: unknown key"}},
-		{"a key twice", "listen: x\nlisten: y\n", nil, nil, []string{"FILE", "line 2", "already defined"}},
+		{"a key twice", "listen: x\nlisten: y\n", nil, nil, []string{"FILE:1: listen: stands in line 2 too"}},
 		{"not YAML", "listen: [x\n", nil, nil, []string{"FILE", "line"}},
 		{"not a map", "- listen\n", nil, nil, []string{"FILE"}},
 		{"a number without its unit", "callbacks: {timeout: 15}\n", nil, nil, []string{"FILE:1: callbacks.timeout: give a unit, as in 15s"}},

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -11,9 +13,10 @@ import (
 
 // A document is a configuration file that knows the line of each key.
 type document struct {
-	path  string
-	text  []byte
-	lines map[string]int // by dotted key
+	path     string
+	root     yaml.Node
+	lines    map[string]int // by dotted key
+	repeated []mistake      // keys that stand there more than once
 }
 
 // readDocument reads the file at path; without a path there is none.
@@ -25,12 +28,11 @@ func readDocument(path string) (*document, error) {
 	if err != nil {
 		return nil, err
 	}
-	var root yaml.Node
-	if err := yaml.Unmarshal(text, &root); err != nil {
+	d := &document{path: path, lines: make(map[string]int)}
+	if err := yaml.Unmarshal(text, &d.root); err != nil {
 		return nil, fmt.Errorf("%s: %s", path, strings.TrimPrefix(err.Error(), "yaml: "))
 	}
-	d := &document{path: path, text: text, lines: make(map[string]int)}
-	d.index(&root, "")
+	d.index(&d.root, "")
 	return d, nil
 }
 
@@ -47,11 +49,18 @@ func (d *document) index(n *yaml.Node, at string) {
 			d.index(c, at)
 		}
 	case yaml.MappingNode:
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			key := under(n.Content[i].Value)
-			d.lines[key] = n.Content[i].Line
-			d.index(n.Content[i+1], key)
+		var once []*yaml.Node
+		for pair := range slices.Chunk(n.Content, 2) {
+			key := under(pair[0].Value)
+			if first := d.lines[key]; first > 0 {
+				d.repeated = append(d.repeated, mistake{key, fmt.Sprintf("stands in line %d too", pair[0].Line)})
+				continue
+			}
+			d.lines[key] = pair[0].Line
+			d.index(pair[1], key)
+			once = append(once, pair...)
 		}
+		n.Content = once // or it would not be decoded
 	case yaml.SequenceNode:
 		for i, c := range n.Content {
 			key := under(strconv.Itoa(i))
@@ -79,9 +88,15 @@ func (d *document) line(key string) int {
 	}
 }
 
-// ReadBytes and Read make a document a source of configuration.
-func (d *document) ReadBytes() ([]byte, error) { return d.text, nil }
+// Read and ReadBytes make a document a source of configuration.
+func (d *document) Read() (values map[string]any, err error) {
+	if d.root.IsZero() { // the file is empty
+		return nil, nil
+	}
+	err = d.root.Decode(&values)
+	return values, err
+}
 
-func (d *document) Read() (map[string]any, error) {
-	return nil, fmt.Errorf("a document is read as bytes")
+func (d *document) ReadBytes() ([]byte, error) {
+	return nil, errors.New("a document is read as values")
 }

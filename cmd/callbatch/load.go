@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/go-viper/mapstructure/v2"
-	"github.com/knadh/koanf/parsers/yaml"
 	"github.com/knadh/koanf/providers/env/v2"
 	"github.com/knadh/koanf/providers/posflag"
 	"github.com/knadh/koanf/v2"
@@ -21,6 +20,15 @@ import (
 // envPrefix begins the name of every variable that is ours.
 const envPrefix = "CALLBATCH_"
 
+// settingFlags adds the flags that set something of a server to a command.
+func settingFlags(f *pflag.FlagSet) {
+	f.String("config", "", "configuration `file` (YAML)")
+	f.String("listen", "", "`address` to listen on; port 0 picks a free one (default 127.0.0.1:8080)")
+	f.String("store", "", "`path` of the store file, made if it does not exist (default callbatch.db)")
+	f.String("public-url", "", "`url` under which the world reaches this server, kept with every batch for links")
+	f.Bool("dev", false, "for one's own machine: loopback only, no key needed, http callbacks to loopback allowed")
+}
+
 // A loader puts the layers together and remembers where each came from, so
 // that an error can say what to change.
 type loader struct {
@@ -29,39 +37,67 @@ type loader struct {
 	doc   *document
 }
 
-// loadConfig reads the file that --config or CALLBATCH_CONFIG names, if any,
+// settings are what the layers come to, without a mistake.
+type settings struct {
+	*loader
+	config     config
+	raw        map[string]any // as it was written
+	processors map[string]server.Processor
+}
+
+// loadSettings reads the file that --config or CALLBATCH_CONFIG names, if any,
 // and lays the environment and the flags over it. Its error names every
 // mistake by file and line, variable or flag.
-func loadConfig(w *world, flags *pflag.FlagSet) (server.Options, logging, error) {
+func loadSettings(w *world, flags *pflag.FlagSet) (*settings, error) {
 	l := &loader{w: w, flags: flags}
 	path, err := flags.GetString("config")
 	if err != nil {
-		return server.Options{}, logging{}, err
+		return nil, err
 	}
 	if l.doc, err = readDocument(cmp.Or(path, w.getenv(envPrefix+"CONFIG"))); err != nil {
-		return server.Options{}, logging{}, usagef("configuration: %w", err)
+		return nil, usagef("configuration: %w", err)
 	}
-	raw, err := l.layers()
-	if err != nil {
-		return server.Options{}, logging{}, usagef("configuration: %w", err)
+	s := &settings{loader: l}
+	if s.raw, err = l.layers(); err != nil {
+		return nil, usagef("configuration: %w", err)
 	}
-	c, mistakes := l.decode(raw)
-	c = c.withEcho()
-	processors, wrong := c.build(w)
-	mistakes = append(append(mistakes, wrong...), c.mistakes()...)
+	c, mistakes := l.decode(s.raw)
+	s.config = c.withEcho()
+	var wrong []mistake
+	s.processors, wrong = s.config.build(w)
+	mistakes = append(append(mistakes, wrong...), s.config.mistakes()...)
+	if l.doc != nil {
+		mistakes = append(mistakes, l.doc.repeated...)
+	}
 	if len(mistakes) > 0 {
-		return server.Options{}, logging{}, usagef("configuration:\n%s", l.explain(mistakes))
+		return nil, usagef("configuration:\n%s", l.explain(mistakes))
 	}
-	o := c.options()
-	o.Processors = processors
-	o.AdminKeyFile = w.getenv(envPrefix + "ADMIN_KEY_FILE")
-	return o, c.Log, nil
+	return s, nil
+}
+
+// options returns what a server is to be run with.
+func (s *settings) options() server.Options {
+	o := s.config.options()
+	o.Processors = s.processors
+	o.AdminKeyFile = s.w.getenv(envPrefix + "ADMIN_KEY_FILE")
+	return o
+}
+
+// oddities says what an operator can hardly have meant.
+func (s *settings) oddities() (all []string) {
+	for _, name := range unknownVariables(s.w.env) {
+		all = append(all, "an environment variable looks like a setting, but is none: "+name)
+	}
+	if len(s.processors) == 0 {
+		all = append(all, "no processor is configured: every batch will be refused")
+	}
+	return all
 }
 
 func (l *loader) layers() (map[string]any, error) {
 	k := koanf.New(".")
 	if l.doc != nil {
-		if err := k.Load(l.doc, yaml.Parser()); err != nil {
+		if err := k.Load(l.doc, nil); err != nil {
 			return nil, fmt.Errorf("%s: %w", l.doc.path, err)
 		}
 	}
@@ -173,8 +209,30 @@ func (l *loader) explain(mistakes []mistake) string {
 	return strings.Join(lines, "\n")
 }
 
-// place says where key got its value: the layer that won.
+// place says where to change key: in the layer that won.
 func (l *loader) place(key string) string {
+	if from := l.layer(key); from != "" {
+		return from
+	}
+	if line := l.doc.line(key); line > 0 {
+		return fmt.Sprintf("%s:%d: %s", l.doc.path, line, key)
+	}
+	return key
+}
+
+// origin says where key, and nothing above it, got its value.
+func (l *loader) origin(key string) string {
+	if from := l.layer(key); from != "" {
+		return from
+	}
+	if l.doc != nil && l.doc.lines[key] > 0 {
+		return fmt.Sprintf("%s:%d", l.doc.path, l.doc.lines[key])
+	}
+	return "default"
+}
+
+// layer returns the flag or the variable that sets key; empty: neither.
+func (l *loader) layer(key string) string {
 	var flag string
 	l.flags.Visit(func(f *pflag.Flag) {
 		if flagKey(f) == key {
@@ -187,10 +245,7 @@ func (l *loader) place(key string) string {
 	if l.w.getenv(twin(key)) != "" {
 		return twin(key)
 	}
-	if line := l.doc.line(key); line > 0 {
-		return fmt.Sprintf("%s:%d: %s", l.doc.path, line, key)
-	}
-	return key
+	return ""
 }
 
 func flagKey(f *pflag.Flag) string { return strings.ReplaceAll(f.Name, "-", "_") }

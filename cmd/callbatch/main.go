@@ -107,8 +107,9 @@ Exit codes: 0 fine, 1 failure, 2 usage, 3 the batch ended with failed items,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w; see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(newServe(w), newDemo(w), newSubmit(w), newStatus(w), newResults(w), newCancel(w),
-		newMessages(w), newRedeliver(w), newListen(w), newVerify(w), newSecret(w), newCheck(w), newVersion(w))
+	root.AddCommand(newServe(w), newDemo(w), newSubmit(w), newStatus(w), newWatch(w), newList(w), newResults(w),
+		newPause(w), newResume(w), newCancel(w), newRetry(w), newDelete(w),
+		newMessages(w), newRedeliver(w), newListen(w), newVerify(w), newSecret(w), newConfig(w), newCheck(w), newBench(w), newVersion(w))
 	return root
 }
 

@@ -67,8 +67,7 @@ type inquiry struct {
 	batch  string // of a list
 	status choice
 	host   lane
-	limit  int
-	all    bool
+	listing
 
 	verbose bool // of one message
 	body    bool
@@ -96,8 +95,7 @@ func (q *inquiry) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	q.status.register(cmd, "status", "only messages with this `status`")
 	f.Var(&q.host, "host", "only messages to this `host:port`")
-	f.IntVar(&q.limit, "limit", 50, "show `N` at most")
-	f.BoolVar(&q.all, "all", false, "show all there are")
+	q.listing.register(f)
 	f.BoolVarP(&q.verbose, "verbose", "v", false, "with one message: also the headers and the receiver's answers")
 	f.BoolVar(&q.body, "body", false, "with one message: its body alone, byte for byte")
 	f.BoolVar(&q.feed, "feed", false, "pull the messages, oldest first")
@@ -125,12 +123,10 @@ func (q *inquiry) complete(flags *pflag.FlagSet, args []string) (purpose string,
 	})
 	switch {
 	case err != nil:
-	case q.limit < 1:
-		err = usagef("--limit is 1 or more")
-	case q.all && flags.Changed("limit"):
-		err = usagef("--all has no --limit")
 	case q.body && (q.output == outputJSON || q.verbose):
 		err = usagef("--body gives the body alone: leave out --output and --verbose")
+	default:
+		err = q.listing.complete(flags)
 	}
 	return purpose, err
 }
@@ -151,52 +147,23 @@ func (q *inquiry) name(arg string) (purpose string, err error) {
 	return ofList, nil
 }
 
-// mostPage is how many messages a server shows at a time.
-const mostPage = 200
-
 // list writes messages, a line each.
 func (q *inquiry) list(ctx context.Context, w *world, c *client.Client) error {
-	o := client.MessageOptions{Batch: q.batch, Status: q.status.word, Host: string(q.host), Limit: mostPage}
-	if !q.all {
-		o.Limit = min(q.limit, mostPage-1) + 1 // the one too many tells that there are more
-	}
-	n := 0
-	for m, err := range c.AllMessages(ctx, o) {
-		if err != nil {
-			return err
-		}
-		if n == q.limit && !q.all {
-			fmt.Fprintln(w.stderr, "there are more: --limit N or --all shows them")
-			return nil
-		}
-		if n++; n == 1 && q.output == outputText {
-			fmt.Fprintf(w.stdout, listLine+"\n", "id", "type", "status", "attempts", "next attempt", "host", "created")
-		}
-		if err := q.line(w, m); err != nil {
-			return err
-		}
-	}
-	if n == 0 && q.output == outputText {
-		fmt.Fprintln(w.stderr, "no messages")
-	}
-	return nil
+	o := client.MessageOptions{Batch: q.batch, Status: q.status.word, Host: string(q.host), Limit: q.atATime()}
+	head := fmt.Sprintf(listLine, "id", "type", "status", "attempts", "next attempt", "host", "created")
+	return write(w, q.listing, q.output, c.AllMessages(ctx, o), "messages", head, messageEntry)
 }
 
 // listLine is a line of the list: id, type, status, attempts, next attempt,
 // host, created.
 const listLine = "%-30s  %-15s  %-9s  %8v  %-26s  %-21s  %s"
 
-func (q *inquiry) line(w *world, m client.Message) error {
-	if q.output == outputJSON {
-		return writeDocument(w, m)
-	}
+func messageEntry(m client.Message) string {
 	next := "-"
 	if m.Next != nil {
 		next = localTime(m.Next)
 	}
-	line := fmt.Sprintf(listLine, m.ID, m.Type, m.Status, m.Made, next, cmp.Or(m.Host, "-"), localTime(&m.Created))
-	_, err := fmt.Fprintln(w.stdout, printable(line, 2*mostShown))
-	return err
+	return fmt.Sprintf(listLine, m.ID, m.Type, m.Status, m.Made, next, cmp.Or(m.Host, "-"), localTime(&m.Created))
 }
 
 func unprintable(r rune) bool { return !unicode.IsGraphic(r) }

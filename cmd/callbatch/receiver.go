@@ -83,7 +83,7 @@ func (r *receiver) verify(req *http.Request, body []byte) error {
 	return signature.Verify(req.Header, body, time.Now(), 0, r.secrets...)
 }
 
-// A listening is a receiver that can be reached.
+// A listening is a handler, such as a receiver, that can be reached.
 type listening struct {
 	addr   net.Addr
 	server *http.Server
@@ -91,14 +91,17 @@ type listening struct {
 }
 
 // listen serves r on address until stop.
-func (r *receiver) listen(address string) (*listening, error) {
+func (r *receiver) listen(address string) (*listening, error) { return listen(address, r) }
+
+// listen serves a handler on address until stop.
+func listen(address string, to http.Handler) (*listening, error) {
 	socket, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, err
 	}
 	l := &listening{addr: socket.Addr(), ended: make(chan error, 1)}
 	l.server = &http.Server{
-		Handler:           r,
+		Handler:           to,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		MaxHeaderBytes:    64 << 10,

@@ -164,7 +164,7 @@ type moment time.Time
 func (m *moment) Set(text string) error {
 	if at, err := time.Parse(time.RFC3339, text); err == nil {
 		if at.After(time.Now()) {
-			return errors.New("it is in the future: no message was made then")
+			return errors.New("it is in the future")
 		}
 		*m = moment(at)
 		return nil

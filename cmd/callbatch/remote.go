@@ -16,8 +16,11 @@ const defaultURL = "http://127.0.0.1:8080"
 
 // connect returns a client of the server that the environment names.
 func connect(w *world) (*client.Client, error) {
-	return dial(cmp.Or(w.getenv(envPrefix+"URL"), defaultURL), w.getenv(envPrefix+"KEY"))
+	return dial(serverURL(w), w.getenv(envPrefix+"KEY"))
 }
+
+// serverURL is where the server is.
+func serverURL(w *world) string { return cmp.Or(w.getenv(envPrefix+"URL"), defaultURL) }
 
 func dial(url, key string) (*client.Client, error) {
 	c, err := client.New(client.Options{URL: url, Key: key, UserAgent: "callbatch/" + readBuild().Version})
@@ -72,6 +75,9 @@ func explain(w *world, err error) {
 
 func where(p client.Place) string {
 	var at []string
+	if p.Part != nil {
+		at = append(at, fmt.Sprintf("part %d", *p.Part))
+	}
 	switch {
 	case p.Line != nil:
 		at = append(at, fmt.Sprintf("line %d", *p.Line))

@@ -33,23 +33,21 @@ holds the first key, or is to hold it; without it the key is printed once.`,
   callbatch serve --config callbatch.yaml --store /var/lib/callbatch/callbatch.db`,
 		Args: exactly(),
 	}
-	f := cmd.Flags()
-	f.String("config", "", "configuration `file` (YAML)")
-	f.String("listen", "", "`address` to listen on; port 0 picks a free one (default 127.0.0.1:8080)")
-	f.String("store", "", "`path` of the store file, made if it does not exist (default callbatch.db)")
-	f.String("public-url", "", "`url` under which the world reaches this server, kept with every batch for links")
-	f.Bool("dev", false, "for one's own machine: loopback only, no key needed, http callbacks to loopback allowed")
+	settingFlags(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		o, log, err := loadConfig(w, cmd.Flags())
+		s, err := loadSettings(w, cmd.Flags())
 		if err != nil {
 			return err
 		}
+		o := s.options()
 		o.Version = readBuild().Version
-		o.Logger = newLogger(w, log)
+		o.Logger = newLogger(w, s.config.Log)
 		o.Announce = func(key string) { announce(w, key) }
 		o.Ready = func(addr net.Addr) { ready(w, o, addr) }
 		defer surviveHangUp(o.Logger)()
-		warn(w, o)
+		for _, odd := range s.oddities() {
+			o.Logger.Warn(odd)
+		}
 		w.trade()
 		return server.Run(cmd.Context(), o)
 	}
@@ -71,16 +69,6 @@ func surviveHangUp(log *slog.Logger) (end func()) {
 		signal.Stop(signals)
 		close(signals)
 		<-done
-	}
-}
-
-// warn logs what an operator can hardly have meant.
-func warn(w *world, o server.Options) {
-	for _, name := range unknownVariables(w.env) {
-		o.Logger.Warn("an environment variable looks like a setting, but is none", "name", name)
-	}
-	if len(o.Processors) == 0 {
-		o.Logger.Warn("no processor is configured: every batch will be refused")
 	}
 }
 

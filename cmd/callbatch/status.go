@@ -66,6 +66,9 @@ func describe(out io.Writer, b client.Batch) {
 	row("status", "%s", statusLine(b))
 	row("processor", "%s", b.Processor)
 	row("items", "%d: %s", b.Counts.Total, countsLine(b.Counts))
+	if pace := speed(b); len(pace) > 0 {
+		row("speed", "%s", strings.Join(pace, ", "))
+	}
 	if b.Callback.URL != "" {
 		m := b.Callback.Messages
 		row("callback", "%s to %s", b.Callback.Status, b.Callback.URL)
@@ -82,6 +85,9 @@ func describe(out io.Writer, b client.Batch) {
 	if b.Started != nil {
 		row("started", "%s", localTime(b.Started))
 	}
+	if b.Expires != nil && !b.Terminal() {
+		row("expires", "%s", localTime(b.Expires))
+	}
 	if b.Finished != nil {
 		row("finished", "%s", localTime(b.Finished))
 	}
@@ -93,7 +99,7 @@ func statusLine(b client.Batch) string {
 	if b.Reason != "" {
 		line += ", " + string(b.Reason)
 	}
-	if b.WaitingOn != "" {
+	if b.WaitingOn != "" && string(b.WaitingOn) != b.Status {
 		line += ", waiting on " + string(b.WaitingOn)
 	}
 	if b.Round > 1 {

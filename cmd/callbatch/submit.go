@@ -3,13 +3,14 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,9 +27,14 @@ func newSubmit(w *world) *cobra.Command {
 		Long: `Send a batch from a file, or from standard input, and print its id once the
 whole of it is safely on the server's disk.
 
-The file's name says what is in it: .ndjson or .jsonl is one item a line, .json
-is an object with "items" and with the options beside them; each may be
-compressed (.gz). --type says it where there is no name.
+The file's name says what is in it: .ndjson or .jsonl is one item a line, .csv a
+row each below a header, .json an object with "items" and with the options
+beside them; each may be compressed (.gz, .zst). --type says it where there is
+no name.
+
+A file over 64 MiB goes up in parts, several at a time. If that is interrupted,
+the same command goes on with it where it was, as does --resume, also from
+another machine. Once refused, nothing of it is left on the server.
 
 The options that flags give travel in the URL, which a proxy in between may log.
 
@@ -61,16 +67,23 @@ that.`,
 
 // A submission is what submit was told to do.
 type submission struct {
-	file     string
-	media    media
-	flags    *pflag.FlagSet // those of the options
-	options  batch.Options
-	headers  headerFlags
-	metadata []string
-	typ      string
-	wait     bool
-	timeout  span
+	file    string
+	media   media
+	flags   *pflag.FlagSet // those of the options
+	options batch.Options
+	headers headerFlags
+	typ     string
+	check   bool
+	key     string // of idempotency
+	vigil   vigil
+
+	parts    bool
+	partSize sizeFlag
+	resume   string // the batch to go on with
 }
+
+// inParts reports whether the flags want parts.
+func (s *submission) inParts() bool { return s.parts || s.partSize > 0 || s.resume != "" }
 
 func (s *submission) register(f *pflag.FlagSet) {
 	o := &s.options
@@ -83,7 +96,7 @@ func (s *submission) register(f *pflag.FlagSet) {
 	s.flags.Var((*sizeFlag)(&o.CallbackPageBytes), "callback-page-bytes", "most bytes of one webhook, such as 96KiB")
 	s.flags.IntVar(&o.CallbackPageItems, "callback-page-items", 0, "most results in one webhook")
 	s.flags.StringVar(&o.IDField, "id-field", "", "JSON `pointer` to your own id in each item, such as /order_id")
-	s.flags.StringArrayVar(&s.metadata, "metadata", nil, "`key=value` to keep with the batch; may be repeated")
+	s.flags.Var((*pairs)(&o.Metadata), "metadata", "`key=value` to keep with the batch; may be repeated")
 	s.flags.StringVar((*string)(&o.Priority), "priority", "", "high, normal (the default) or low")
 	s.flags.TimeVar(&o.NotBefore, "not-before", time.Time{}, []string{time.RFC3339}, "start no item before this `time`, such as 2026-11-23T22:00:00Z")
 	s.flags.Var((*span)(&o.ExpiresIn), "expires-in", "let what is unfinished expire after this `duration`")
@@ -91,9 +104,13 @@ func (s *submission) register(f *pflag.FlagSet) {
 	s.flags.IntVar(&o.MaxAttempts, "max-attempts", 0, "most attempts at one item")
 	s.flags.IntVar(&o.Concurrency, "concurrency", 0, "most items in flight at once")
 	f.AddFlagSet(s.flags)
-	f.StringVar(&s.typ, "type", "", "what is sent: ndjson, jsonl or json, each also with .gz (default by the file's name)")
-	f.BoolVar(&s.wait, "wait", false, "wait for the end of the batch; exit 3 if not every item succeeded")
-	f.Var(&s.timeout, "timeout", "with --wait: give up after this `duration`, and exit 124")
+	f.StringVar(&s.typ, "type", "", "what is sent: ndjson, jsonl, csv or json, each also with .gz or .zst (default by the file's name)")
+	f.BoolVar(&s.check, "validate-only", false, "have everything checked, and nothing kept")
+	f.StringVar(&s.key, "idempotency-key", "", "`key` under which the same is taken only once, also by another command (default one of its own)")
+	f.BoolVar(&s.parts, "parts", false, "send the file in parts, as one over 64 MiB is anyway")
+	f.Var(&s.partSize, "part-size", "how large the parts are (default 16MiB, more where there would be too many)")
+	f.StringVar(&s.resume, "resume", "", "go on with the parts of this `batch`")
+	s.vigil.register(f)
 }
 
 // complete judges the flags together.
@@ -105,15 +122,33 @@ func (s *submission) complete(file string) error {
 	}
 	var known bool
 	if s.media, known = mediaOf(name); !known {
-		return usagef("what is in %s? say it with --type ndjson or --type json", file)
+		return usagef("what is in %s? say it with --type ndjson, --type csv or --type json", file)
 	}
 	switch {
-	case s.timeout != 0 && !s.wait:
-		return usagef("--timeout is for --wait")
 	case slices.Contains(s.options.CallbackEvents, ""):
 		return usagef("--callback-event is empty: give it a value, or leave it out")
 	case s.file == "-" && s.headers.file == "-":
 		return usagef("standard input can be read only once")
+	case s.inParts() && s.file == "-":
+		return usagef("standard input can be read only once, as parts may have to be again: write a file first")
+	case s.inParts() && !s.media.cuttable():
+		return usagef("parts are cut at line ends: JSON and what is compressed is sent as a whole")
+	case s.inParts() && s.check:
+		return usagef("--validate-only sends the whole: it keeps no parts")
+	case s.check && s.vigil.asked():
+		return usagef("--validate-only makes no batch to wait for")
+	case s.check && s.media.document:
+		return usagef(`--validate-only does not go with JSON: there "validate_only" stands beside the items`)
+	case s.partSize > largestPart:
+		return usagef("--part-size is at most %d MiB", largestPart>>20)
+	}
+	if s.resume != "" {
+		if err := checkID(s.resume); err != nil {
+			return err
+		}
+	}
+	if err := s.vigil.complete(); err != nil {
+		return err
 	}
 	var given, nought string
 	s.flags.VisitAll(func(f *pflag.Flag) {
@@ -127,11 +162,11 @@ func (s *submission) complete(file string) error {
 	if nought != "" {
 		return usagef("%s is 1 or more: leave it out for the server's own", nought)
 	}
+	if given != "" && s.resume != "" {
+		return usagef("%s does not go with --resume: the batch has its options", given)
+	}
 	if given != "" && s.media.document {
 		return usagef("%s does not go with JSON: there the options stand beside the items", given)
-	}
-	if err := s.parseMetadata(); err != nil {
-		return err
 	}
 	var wrong []error
 	for _, p := range s.options.Validate() {
@@ -143,45 +178,19 @@ func (s *submission) complete(file string) error {
 	return nil
 }
 
-func (s *submission) parseMetadata() error {
-	for _, pair := range s.metadata {
-		k, v, ok := strings.Cut(pair, "=")
-		if !ok {
-			return usagef("--metadata is key=value, not %q", pair)
-		}
-		if s.options.Metadata == nil {
-			s.options.Metadata = make(map[string]string)
-		}
-		s.options.Metadata[k] = v
-	}
-	return nil
-}
-
-// A media says what a body is.
-type media struct {
-	kind     string // content type
-	coding   string // content encoding; empty: none
-	document bool   // one JSON document, options and all
-}
-
-// mediaOf tells from a file's name what is in it.
-func mediaOf(name string) (m media, known bool) {
-	if plain, ok := strings.CutSuffix(name, ".gz"); ok {
-		name, m.coding = plain, "gzip"
-	}
-	switch filepath.Ext(name) {
-	case ".ndjson", ".jsonl":
-		m.kind = "application/x-ndjson"
-	case ".json":
-		m.kind, m.document = "application/json", true
-	default:
-		return m, false
-	}
-	return m, true
-}
-
 func (s *submission) run(ctx context.Context, w *world, c *client.Client, o output) error {
-	b, err := s.upload(ctx, w, c)
+	in, info, err := s.open(w)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	if s.check {
+		return s.validate(ctx, w, c, in, info, o)
+	}
+	b, err := s.upload(ctx, w, c, in, info)
+	if checked := (*client.Checked)(nil); errors.As(err, &checked) { // the document says so
+		return writeValid(w, checked.Total, o)
+	}
 	if err != nil {
 		return err
 	}
@@ -190,55 +199,88 @@ func (s *submission) run(ctx context.Context, w *world, c *client.Client, o outp
 			return err
 		}
 	}
-	if s.wait {
-		if b, err = s.await(ctx, w, c, b); err != nil {
-			return err
-		}
+	if b, err = s.vigil.keep(ctx, w, c, b); err != nil {
+		return err
 	}
 	if o == outputJSON {
 		err = writeDocument(w, b)
 	}
-	switch {
-	case err != nil || !s.wait:
+	if err != nil || !s.vigil.asked() {
 		return err
-	case b.Counts.Succeeded < b.Counts.Total:
-		return fmt.Errorf("%s, but %w: %s", statusLine(b), errFailedItems, countsLine(b.Counts))
 	}
-	fmt.Fprintf(w.stderr, "%s: %s\n", statusLine(b), countsLine(b.Counts))
-	return nil
+	return verdict(w, b)
 }
 
-// upload sends the file while a meter shows how much of it is sent.
-func (s *submission) upload(ctx context.Context, w *world, c *client.Client) (client.Batch, error) {
-	body, length := w.stdin, int64(-1)
-	if s.file != "-" {
-		f, err := os.Open(s.file)
-		if err != nil {
-			return client.Batch{}, err
-		}
-		defer f.Close()
-		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
-			length = info.Size()
-		}
-		body = f
+// open opens what is sent; info is nil if it can be read only once.
+func (s *submission) open(w *world) (in io.ReadCloser, info fs.FileInfo, err error) {
+	if s.file == "-" {
+		return io.NopCloser(w.stdin), nil, nil
 	}
-	m := newMeter(w, length, "sent", "bytes")
+	f, err := os.Open(s.file)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err = f.Stat()
+	switch {
+	case err != nil:
+	case info.IsDir():
+		err = fmt.Errorf("%s is a folder", s.file)
+	case !info.Mode().IsRegular():
+		return f, nil, nil
+	default:
+		return f, info, nil
+	}
+	return nil, nil, errors.Join(err, f.Close())
+}
+
+// upload sends what there is, in parts if it is large or that was asked for.
+func (s *submission) upload(ctx context.Context, w *world, c *client.Client, in io.Reader, info fs.FileInfo) (client.Batch, error) {
+	f, ok := in.(*os.File)
+	if !ok || info == nil { // it can be read only once
+		if s.inParts() {
+			return client.Batch{}, usagef("%s cannot be read again, as parts may have to be", s.file)
+		}
+		m := newMeter(w, -1, "sent", "bytes")
+		defer m.close()
+		return c.Submit(ctx, io.TeeReader(in, m), s.whole(nil))
+	}
+	if s.inParts() || info.Size() > largeFile && s.media.cuttable() {
+		return s.convoy(ctx, w, c, f, info)
+	}
+	m := newMeter(w, info.Size(), "sent", "bytes")
 	defer m.close()
-	return c.Submit(ctx, io.TeeReader(body, m), client.SubmitOptions{
-		ContentType: s.media.kind, ContentEncoding: s.media.coding, Length: max(0, length), Options: s.options,
+	s.key = cmp.Or(s.key, rand.Text())
+	return persist(ctx, w, func() (client.Batch, error) {
+		m.set(0)
+		return c.Submit(ctx, io.TeeReader(io.NewSectionReader(f, 0, info.Size()), m), s.whole(info))
 	})
 }
 
-// await waits for the end of the batch while a meter shows how far it is.
-func (s *submission) await(ctx context.Context, w *world, c *client.Client, b client.Batch) (client.Batch, error) {
-	if s.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, time.Duration(s.timeout), errWaited)
-		defer cancel()
+// whole is how the whole is sent at once.
+func (s *submission) whole(info fs.FileInfo) client.SubmitOptions {
+	o := client.SubmitOptions{ContentType: s.media.kind, ContentEncoding: s.media.coding, Options: s.options, IdempotencyKey: s.key}
+	if info != nil {
+		o.Length = info.Size()
 	}
-	m := newMeter(w, int64(b.Counts.Total), "done", "items")
-	defer m.close()
-	return c.Wait(ctx, b.ID, client.WaitOptions{
-		Progress: func(b client.Batch) { m.set(int64(b.Counts.Finished())) },
-	})
+	return o
+}
+
+// validate has the server check what there is, and keep nothing.
+func (s *submission) validate(ctx context.Context, w *world, c *client.Client, in io.Reader, info fs.FileInfo, o output) error {
+	total, err := c.Validate(ctx, in, s.whole(info))
+	if err != nil {
+		return err
+	}
+	return writeValid(w, total, o)
+}
+
+func writeValid(w *world, total int, o output) error {
+	if o == outputJSON {
+		return writeDocument(w, struct {
+			Valid bool `json:"valid"`
+			Total int  `json:"total"`
+		}{true, total})
+	}
+	_, err := fmt.Fprintf(w.stdout, "valid: %d items\n", total)
+	return err
 }

@@ -7,6 +7,9 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/callbatch/callbatch/batch"
+	"github.com/callbatch/callbatch/batch/client"
 )
 
 // openTerminal returns a terminal, and what reads what is written to it.
@@ -30,6 +33,35 @@ func openTerminal(t *testing.T) (terminal, reader *os.File) {
 	}
 	t.Cleanup(func() { terminal.Close() })
 	return terminal, reader
+}
+
+func TestBoardOnATerminal(t *testing.T) {
+	terminal, reader := openTerminal(t)
+	if err := unix.IoctlSetWinsize(int(terminal.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 10, Col: 120}); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		env  []string
+		want bool // that it is drawn
+	}{
+		{nil, true},
+		{[]string{"NO_COLOR=1"}, false},
+		{[]string{"TERM=dumb"}, false},
+	} {
+		b := newBoard(&world{env: tt.env, stdout: terminal}, terminal)
+		if err := b.show(client.Batch{ID: "one", Status: "running", Counts: batch.Counts{Total: 4, Succeeded: 1}}); err != nil {
+			t.Fatal(err)
+		}
+		text := make([]byte, 1<<10)
+		n, err := reader.Read(text)
+		got := string(text[:n])
+		if drawn := strings.Contains(got, "\x1b["); err != nil || drawn != tt.want || strings.Contains(got, "#####\x1b[2m.") != tt.want || !strings.Contains(got, "1 of 4") {
+			t.Errorf("%v: the terminal got %q (%v)", tt.env, got, err)
+		}
+		if width, height := b.size(); width != 120 || height != 10 {
+			t.Errorf("it has %d columns and %d lines", width, height)
+		}
+	}
 }
 
 func TestBodiesDoNothingToATerminal(t *testing.T) {

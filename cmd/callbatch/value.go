@@ -67,6 +67,43 @@ func (s *size) UnmarshalText(text []byte) error {
 	return err
 }
 
+// MarshalText writes what UnmarshalText reads.
+func (s span) MarshalText() ([]byte, error) { return []byte(brief(time.Duration(s))), nil }
+
+// MarshalText writes what UnmarshalText reads.
+func (w wait) MarshalText() ([]byte, error) { return []byte(brief(time.Duration(w))), nil }
+
+// MarshalText writes what UnmarshalText reads.
+func (n network) MarshalText() ([]byte, error) { return netip.Prefix(n).MarshalText() }
+
+// MarshalText writes what UnmarshalText reads.
+func (l level) MarshalText() ([]byte, error) {
+	return []byte(strings.ToLower(slog.Level(l).String())), nil
+}
+
+// MarshalText writes the size in the largest unit of which it is a multiple.
+func (s size) MarshalText() ([]byte, error) {
+	for _, u := range []string{"TiB", "GiB", "MiB", "KiB"} {
+		one, err := parseSize("1" + u)
+		if err == nil && s >= size(one) && int64(s)%one == 0 {
+			return fmt.Appendf(nil, "%d%s", int64(s)/one, u), nil
+		}
+	}
+	return fmt.Appendf(nil, "%dB", int64(s)), nil
+}
+
+// brief writes a duration without the zeros at its end: "24h", not "24h0m0s".
+func brief(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
 func parseDuration(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
 	if _, bare := strconv.ParseUint(s, 10, 64); err != nil && bare == nil {

@@ -97,15 +97,6 @@ var claiming = cases{
 		s.same("next due", []any{at.UTC(), some}, []any{hour, true})
 		s.stands(g, batch.Running, g.tally(0, 1, 3))
 	}},
-	{"the start that is shown does not move when it is recorded", func(s *fixture) {
-		g := s.create(sample{Items: 2})
-		w := s.claim()
-		shown := s.batch(g).Started
-		r := finish(w)
-		r.Started = now().Add(time.Second)
-		s.record(r)
-		s.same("started", s.batch(g).Started.UTC(), shown.UTC())
-	}},
 	{"an item comes with its attempts, and how many of them were deaths", func(s *fixture) {
 		s.create(sample{Items: 3})
 		s.record(batch.Report{Lease: s.claim().Lease, Started: now(), Release: true, Again: []batch.Again{

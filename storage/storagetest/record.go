@@ -25,17 +25,19 @@ var recording = cases{
 		s.stands(g, batch.Completed, g.tally(every(10)...))
 		s.same("ended", rec.Ended, []batch.Batch{s.batch(g)})
 	}},
-	{"a batch runs from the start of its first item", func(s *fixture) {
+	{"a batch runs from the start that was first shown of it", func(s *fixture) {
 		g := s.create(sample{Items: 2})
 		w := s.claim()
+		shown := s.batch(g).Started.UTC()
 		r := partly(w, 0)
+		r.Started = shown.Add(time.Second)
 		s.record(r)
 		b := s.batch(g)
-		s.same("running", []any{b.Status, b.Started.UTC()}, []any{batch.Running, r.Started})
+		s.same("running", []any{b.Status, b.Started.UTC()}, []any{batch.Running, shown})
 		last := released(partly(w, 1))
-		last.Started = r.Started.Add(time.Second)
+		last.Started = shown.Add(2 * time.Second)
 		s.record(last)
-		s.same("started", s.batch(g).Started.UTC(), r.Started)
+		s.same("started", s.batch(g).Started.UTC(), shown)
 	}},
 	{"the order of recording and its pieces do not show", func(s *fixture) {
 		var lines [6][]byte
