@@ -161,47 +161,54 @@ func (t *txn) closeSome(s *Store, b queued) (done bool, err error) {
 		return false, errBroken{err}
 	}
 	e.p.Begin(s.startOf(b.id)) // as it was shown
-	var none batch.MessageClaim
-	var out batch.Recorded
+	if more, err := t.closePartly(s, e, spec, b); err != nil || more {
+		return false, err
+	}
+	only, err := t.onlyRange(s, e, spec)
+	if err == nil {
+		err = t.end(s, e, spec, as, only, &batch.MessageClaim{}, &batch.Recorded{})
+	}
+	return true, broken(err)
+}
+
+// closePartly closes partly done blocks of a batch that is about to end, and
+// tells what ran in them. It reports whether there are more.
+func (t *txn) closePartly(s *Store, e *entry, spec *batch.Spec, b queued) (more bool, err error) {
 	partial, more := partlyDone(bucketOpen.in(t.Tx).Cursor(), b, closeChunk)
 	size := 0
 	for _, p := range partial {
 		if size > maxBytes {
-			return false, nil
+			return true, nil
 		}
 		rng, err := t.closeBlock(e, spec, p)
 		if s.damaged(err, "block of batch", b.id) { // what ran in it cannot be told
 			err = t.dropOpen(e, p)
 		}
+		if err == nil && spec.Blocks > 1 { // else its results go with the terminal message
+			err = t.post(s, e, batch.RangeMessages(*spec, e.p, rng, s.terms, t.now), &batch.MessageClaim{}, &batch.Recorded{})
+		}
 		if err != nil {
 			return false, errBroken{err}
-		}
-		if spec.Blocks == 1 {
-			break // its results go with the terminal message
 		}
 		for _, r := range rng.Results {
 			size += len(r.Payload)
 		}
-		if err := t.post(s, e, batch.RangeMessages(*spec, e.p, rng, s.terms, t.now), &none, &out); err != nil {
-			return false, errBroken{err}
-		}
 	}
-	if more {
-		return false, nil
+	return more, nil
+}
+
+// onlyRange returns the range of a batch that has just one, with its results;
+// else nil.
+func (t *txn) onlyRange(s *Store, e *entry, spec *batch.Spec) (*batch.Range, error) {
+	if spec.Blocks > 1 {
+		return nil, nil
 	}
-	var only *batch.Range
-	if spec.Blocks == 1 {
-		k := spec.BlockAt(0)
-		only = &batch.Range{Key: k}
-		only.Results, err = readSegments(t.Tx, k, 0, e.p.Round, whole)
-		if err != nil && !s.damaged(err, "block of batch", b.id) {
-			return false, errBroken{err}
-		}
+	only := batch.Range{Key: spec.BlockAt(0)}
+	var err error
+	if only.Results, err = readSegments(t.Tx, only.Key, 0, e.p.Round, whole); s.damaged(err, "block of batch", spec.ID) {
+		err = nil
 	}
-	if err := t.end(s, e, spec, as, only, &none, &out); err != nil {
-		return false, errBroken{err}
-	}
-	return true, nil
+	return &only, err
 }
 
 // leased returns how many blocks of a batch are in somebody's hands.
