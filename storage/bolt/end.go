@@ -38,13 +38,13 @@ func (s *Store) dueEnds(now time.Time) (due []queued, next time.Time, ok bool) {
 	return due, next, ok
 }
 
-// endAgain is how soon an end is tried again that the disk had no room for.
-const endAgain = time.Second
+// tryAgain is how soon a loop tries again what failed, above all for want of
+// room on the disk.
+const tryAgain = time.Second
 
 // endLoop ends what was stopped, by its owner, its deadline or its failures,
 // once nobody holds blocks of it any more.
 func (s *Store) endLoop() {
-	defer close(s.ended)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -64,7 +64,7 @@ func (s *Store) endLoop() {
 		if len(due) > len(refused) {
 			continue
 		}
-		if again := time.Now().Add(endAgain); len(refused) > 0 && (!timed || again.Before(next)) {
+		if again := time.Now().Add(tryAgain); len(refused) > 0 && (!timed || again.Before(next)) {
 			next, timed = again, true
 		}
 		var wait <-chan time.Time

@@ -177,14 +177,9 @@ func hasURL(tx *bbolt.Tx, m batch.Message) bool {
 	return err == nil && spec.Options.CallbackURL != ""
 }
 
-// orderAgain is how soon an order is gone on with that the disk had no room
-// for.
-const orderAgain = time.Second
-
 // orderLoop carries out what was ordered, redeliveries and moves, one step at
 // a time, until the store closes. What is left then goes on at the next start.
 func (s *Store) orderLoop() {
-	defer close(s.ordersEnded)
 	kinds := []*chores{{in: bucketOrders, advance: (*txn).advance}, {in: bucketMoves, advance: (*txn).move}}
 	for {
 		var wait <-chan time.Time
@@ -194,7 +189,7 @@ func (s *Store) orderLoop() {
 				return
 			case err != nil:
 				s.log.Error("an order is put off", "in", o.in, "error", err)
-				wait = time.After(orderAgain)
+				wait = time.After(tryAgain)
 			case more && wait == nil:
 				wait = time.After(0)
 			}
