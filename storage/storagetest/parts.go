@@ -230,6 +230,8 @@ var parting = cases{
 		s.same("results", []any{len(p.Results), p.Last}, []any{0, true})
 		_, err = s.Item(s.ctx, g.Tenant, g.ID, 0)
 		s.refused(err, batch.Conflict)
+		_, err = s.FindItem(s.ctx, g.Tenant, g.ID, "of no item")
+		s.refused(err, batch.Conflict)
 		_, err = s.Cancel(s.ctx, g.Tenant, g.ID)
 		s.refused(err, batch.Conflict)
 		_, err = s.Parts(s.ctx, tenant(7), g.ID)
