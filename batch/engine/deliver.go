@@ -67,8 +67,11 @@ func (c *courier) unreadable(work context.Context, d *batch.Delivery, err error)
 	if work.Err() != nil {
 		return refund(d, 0)
 	}
-	c.log.Error("message cannot be sent", "message_id", d.ID, "batch_id", d.Batch, "error", err)
-	switch batch.CodeOf(err) {
+	code := batch.CodeOf(err)
+	if code != batch.Gone { // somebody deleted the batch: nothing is wrong
+		c.log.Error("message cannot be sent", "message_id", d.ID, "batch_id", d.Batch, "error", err)
+	}
+	switch code {
 	case batch.Damaged:
 		return unsent(d, batch.MessageExhausted, "what it would carry is damaged in the store")
 	case batch.NotFound, batch.Gone:
