@@ -323,6 +323,19 @@ func (f *fakeStore) StagePart(_ context.Context, tenant batch.TenantID, id batch
 	return &fakePartStage{fakeStage{store: f, tenant: tenant, id: id}, number}
 }
 
+func (s *fakePartStage) There() *batch.Part {
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	if b, err := s.store.of(s.tenant, s.id); err == nil {
+		for _, there := range b.parts {
+			if there.Number == s.number {
+				return &there.Part
+			}
+		}
+	}
+	return nil
+}
+
 func (s *fakePartStage) Keep(_ context.Context, p batch.Part, room batch.Room) (batch.Part, error) {
 	s.store.mu.Lock()
 	defer s.store.mu.Unlock()

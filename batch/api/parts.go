@@ -50,26 +50,22 @@ func (s *server) putPart(w http.ResponseWriter, r *request) error {
 	if err := b.Accepts(); err != nil {
 		return err
 	}
-	parts, err := s.Store.Parts(r.Context(), r.tenant, id)
-	if err != nil {
-		return err
-	}
-	at, there := slices.BinarySearchFunc(parts, number, func(p batch.Part, n int) int { return p.Number - n })
 	stage := s.Store.StagePart(r.Context(), r.tenant, id, number)
 	defer stage.Discard()
 	var to batch.Sink = stage
-	if there {
+	there := stage.There()
+	if there != nil {
 		to = nowhere{}
 	}
 	read, err := intake.ReadPart(r.Context(), r.submission(false), to, s.Limits, b.Options)
 	if err != nil {
 		return unread(r, inPart(number, err))
 	}
-	if there {
-		if err := parts[at].Again(read.SHA256); err != nil {
+	if there != nil {
+		if err := there.Again(read.SHA256); err != nil {
 			return err
 		}
-		return writeJSON(w, http.StatusOK, encode(viewPart(parts[at])))
+		return writeJSON(w, http.StatusOK, encode(viewPart(*there)))
 	}
 	p, err := stage.Keep(r.Context(), batch.Part{Bytes: read.Bytes, SHA256: read.SHA256}, batch.Room{Items: s.Limits.Items, Bytes: s.Limits.Body})
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 type partStage struct {
 	upload
 	number int
+	there  *batch.Part // when it began
 }
 
 // A partUpload is an upload of a part that is under way, or being swept.
@@ -35,9 +36,9 @@ func (s *Store) StagePart(ctx context.Context, tenant batch.TenantID, id batch.I
 		}
 		g.row = partRow(tenant, id, g.key.Part)
 		free := false
-		g.err = s.view(ctx, func(tx *bbolt.Tx) error {
-			there, err := readPart(tx, id, number)
-			free = bucketStaging.in(tx).Get(g.row) == nil && (there == nil || there.Key != g.key.Part)
+		g.err = s.view(ctx, func(tx *bbolt.Tx) (err error) {
+			g.there, err = readPart(tx, id, number)
+			free = bucketStaging.in(tx).Get(g.row) == nil && (g.there == nil || g.there.Key != g.key.Part)
 			return err
 		})
 		if free || g.err != nil {
@@ -48,6 +49,9 @@ func (s *Store) StagePart(ctx context.Context, tenant batch.TenantID, id batch.I
 	g.over, g.err = true, batch.Errorf(batch.Conflict, "part %d is being sent too often at once", number)
 	return g
 }
+
+// There returns the part that was there already.
+func (g *partStage) There() *batch.Part { return g.there }
 
 // enrol reports whether an upload is the only one of its key in this process,
 // and makes it that.

@@ -262,6 +262,13 @@ var parting = cases{
 		s.same("the part", again, first)
 		st, p, err := s.stagePart(g, 1)
 		s.ok(err)
+		s.same("the part that is there", *st.There(), first)
+		s.ok(s.DropPart(s.ctx, g.Tenant, g.ID, 0))
+		none := s.StagePart(s.ctx, g.Tenant, g.ID, 0)
+		s.same("a part that is there no more", none.There() == nil, true)
+		none.Discard()
+		_, err = s.put(g, 0)
+		s.ok(err)
 		p.SHA256[0]++
 		_, err = st.Keep(s.ctx, p, plenty)
 		s.refused(err, batch.Conflict)
