@@ -39,11 +39,12 @@ func (tr *trial) eachStep(ctx context.Context) {
 		for n := 1; n <= step.most && !tr.ledger.broken(); n++ {
 			tr.server.stop()
 			tr.server.env = append(base[:len(base):len(base)], fmt.Sprintf("CALLBATCH_DIE=%s:%d", step.name, n))
-			tr.dieAlone(ctx)
+			await := tr.dieAlone(ctx)
 			tr.server.env = base
 			if tr.ledger.broken() || !tr.up(ctx) {
 				return
 			}
+			await()
 			tr.drain(ctx)
 			tr.audit(ctx)
 		}
@@ -51,13 +52,14 @@ func (tr *trial) eachStep(ctx context.Context) {
 	tr.auditAgain(ctx)
 }
 
-// dieAlone starts a server that kills itself under the load of one client.
-func (tr *trial) dieAlone(ctx context.Context) {
+// dieAlone starts a server that kills itself under the load of one client. What
+// it returns waits for the client, which may go on with the next server.
+func (tr *trial) dieAlone(ctx context.Context) (await func()) {
 	ctx, stop := context.WithTimeout(ctx, time.Minute)
 	defer stop()
 	if err := tr.server.start(); err != nil {
 		tr.ledger.violate("start: %v", err)
-		return
+		return nil
 	}
 	var busy sync.WaitGroup
 	c := tr.client(0)
@@ -67,5 +69,5 @@ func (tr *trial) dieAlone(ctx context.Context) {
 	}
 	tr.struck++
 	stop()
-	busy.Wait()
+	return busy.Wait
 }
