@@ -61,6 +61,7 @@ func (s *server) submit(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return uncertain("create batch", err)
 	}
+	first.release() // it is bound: whoever sends the same again need not wait as well
 	return s.accepted(w, r, b, http.StatusAccepted)
 }
 
@@ -124,7 +125,7 @@ func unread(r *request, err error) error {
 // uncertain makes the connection be given up where the store could not say
 // whether it did what was asked.
 func uncertain(what string, err error) error {
-	if batch.CodeOf(err) == "" {
+	if err != nil && batch.CodeOf(err) == "" {
 		return fmt.Errorf("%w: %s: %w", errAborted, what, err)
 	}
 	return err
