@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -48,6 +49,7 @@ type Store struct {
 	closed      bool
 	committed   chan struct{} // closed when the committer is done
 	sync        func(*bbolt.Tx) error
+	large       time.Time // when a commit last took much; the committer's
 	crashed     bool // it was not closed the last time
 
 	lastMessage batch.MessageID // the greatest id there is; the committer's
