@@ -118,8 +118,8 @@
 // Stores carry, this package decides. May work of the batch start: [Gate.Open].
 // What does its owner's wish do to it: [Progress.Cancel], [Progress.Pause],
 // [Progress.Resume], [Progress.Amend]. What do its deadline and its failures:
-// [Progress.Lapse], [Progress.Strain], [Spec.Bears]. Is the batch over: [Progress.Over].
-// What does a report change: [BlockState.Apply], [Progress.Absorb]. When is
+// [Progress.Lapse], [Progress.Strain], [Spec.Bears]. Is the batch over:
+// [Progress.Over]. What does a report change: [BlockState.Apply], [Progress.Absorb]. When is
 // the next try: [Policy.Next]. Is it the item that kills its workers, or the
 // process: [Failure.At], [Fatal]. What goes into which message: [RangeMessages],
 // [EndMessages], [ProgressMessage]. What does an attempt leave behind:

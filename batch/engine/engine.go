@@ -132,7 +132,7 @@ type Engine struct {
 
 	mu         sync.Mutex // guards what follows, and what it says of lanes and hands
 	jobs       map[batch.ID]*job
-	strained   map[batch.ID]failures // of batches let go while a claim was under way
+	strained   map[batch.ID]failures // of batches whose last block went while a claim was under way
 	held       hands
 	noted      []*block // with something to record
 	charges    []*charge

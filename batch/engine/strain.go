@@ -33,7 +33,8 @@ func (r *run) count() {
 	r.failed = 0
 }
 
-// failed counts a failure of a run that goes on, unless it was one too many.
+// failed counts what failed in a run while it goes on. If that is too much it
+// and all other runs of the batch end with the items they have begun.
 func (e *Engine) failed(r *run) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
