@@ -119,16 +119,17 @@
 // What does its owner's wish do to it: [Progress.Cancel], [Progress.Pause],
 // [Progress.Resume], [Progress.Amend]. What do its deadline and its failures:
 // [Progress.Lapse], [Progress.Strain], [Spec.Bears]. Is the batch over:
-// [Progress.Over]. What does a report change: [BlockState.Apply], [Progress.Absorb]. When is
-// the next try: [Policy.Next]. Is it the item that kills its workers, or the
-// process: [Failure.At], [Fatal]. What goes into which message: [RangeMessages],
-// [EndMessages], [ProgressMessage]. What does an attempt leave behind:
-// [Message.Close], [Health.After]. May the terminal message go:
-// [Progress.Deliver]. May a host be sent more: [Health.Allows]. What is sent
-// again: [Message.Redeliver], [Redelivery.Wants]. Are the parts a whole batch:
-// [CheckParts], [Repeats]. Is a request the same again: [Binding.Replays]. What
-// result has an item in a round: [Rounds.Outcome]. May a batch go:
-// [Progress.Delete], [Progress.Outlived]. What does a link open: [Links.Tenant].
+// [Progress.Over]. What does a report change: [BlockState.Apply],
+// [Progress.Absorb]. When is the next try: [Policy.Next]. Is it the item that
+// kills its workers, or the process: [Failure.At], [Fatal]. What goes into which
+// message: [RangeMessages], [EndMessages], [ProgressMessage]. What does an
+// attempt leave behind: [Message.Close], [Health.After]. May the terminal
+// message go: [Progress.Deliver]. May a host be sent more: [Health.Allows]. What
+// is sent again: [Message.Redeliver], [Redelivery.Wants]. Are the parts a whole
+// batch: [CheckParts], [Repeats]. Is a request the same again:
+// [Binding.Replays]. What result has an item in a round: [Rounds.Outcome]. May a
+// batch go: [Progress.Delete], [Progress.Outlived]. What does a link open:
+// [Links.Tenant].
 // All of them are pure functions, called inside the transaction that keeps their
 // answer.
 package batch
