@@ -123,12 +123,16 @@ func (b *body) judge(err error) error {
 		return batch.Refuse(batch.TooLarge, "ratio_too_large",
 			"the body decodes to more than %d times what was sent (limits.ratio)", b.ratio)
 	case err != nil && b.wire.err != nil: // also where a decoder takes the break for its end
-		return fmt.Errorf("%w: %w", batch.Refuse(batch.Malformed, "incomplete_body", "the body ended early"), b.wire.err)
+		return fmt.Errorf("%w: %w", errIncomplete(), b.wire.err)
 	case err == nil || err == io.EOF || batch.CodeOf(err) != "":
 		return err
 	default:
 		return batch.Refuse(batch.Malformed, b.coding.broken, "the body is truncated or corrupt, or not of the content coding it names")
 	}
+}
+
+func errIncomplete() error {
+	return batch.Refuse(batch.Malformed, "incomplete_body", "the body ended early")
 }
 
 func (b *body) tooLarge() error {

@@ -316,6 +316,7 @@ func TestEveryLimitIsNamed(t *testing.T) {
 		{"white space is not the item in JSON", asJSON, `{"items":[` + strings.Repeat(" ", 60<<10) + line + `]}`, intake.Options{ItemBytes: 64}, true, "", ""},
 		{"a line far too long", asNDJSON, big, intake.Options{}, false, "line_too_long", "limits.item_bytes"},
 		{"an item far too long", asJSON, `{"items":[` + big + `]}`, intake.Options{}, false, "item_too_large", "limits.item_bytes"},
+		{"a body too long in the middle of a value in JSON", asJSON, `{"items":[{"a":` + line + `}]}`, intake.Options{Body: 32}, false, "body_too_large", "limits.body"},
 		{"a body of exactly the limit", asNDJSON, line, intake.Options{Body: 64}, true, "", ""},
 		{"a body one byte too long", asNDJSON, line + "\n", intake.Options{Body: 64}, false, "body_too_large", "limits.body"},
 	} {
