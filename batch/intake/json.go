@@ -214,6 +214,9 @@ func (d *document) item(ctx context.Context) error {
 	case isSyntactic(err):
 		p := d.syntax(err)
 		p.Index = d.s.items
+		if p.Index > 0 && d.adjoins(err) {
+			p.Index--
+		}
 		_, p.Pointer, _ = strings.Cut(p.Pointer, "/items/"+strconv.Itoa(p.Index))
 		return refuse(batch.Malformed, *p)
 	default:
@@ -224,6 +227,13 @@ func (d *document) item(ctx context.Context) error {
 		return err
 	}
 	return d.s.take(ctx, index, -1, raw, true)
+}
+
+// adjoins reports whether a fault is right behind the last value: that is what
+// was taken for a whole one too soon, as in 01.
+func (d *document) adjoins(err error) bool {
+	e, _ := errors.AsType[*jsontext.SyntacticError](err)
+	return e.ByteOffset == d.dec.InputOffset() && !bytes.HasPrefix(d.dec.UnreadBuffer(), []byte(","))
 }
 
 // failed says why the decoder could not go on.
