@@ -41,9 +41,10 @@ type Content struct {
 
 // A Part is what one part of an open batch holds.
 type Part struct {
-	Items  int
-	Bytes  int64             // of the text of the items, decoded; of multipart/form-data the file alone
-	SHA256 [sha256.Size]byte // of the same text
+	Items   int
+	Bytes   int64             // of the text of the items, decoded; of multipart/form-data the file alone
+	SHA256  [sha256.Size]byte // of the same text
+	Content [sha256.Size]byte // digest of the items, each with its length, in whatever text they stood
 }
 
 // Options bound what is read. The zero value means the contract's defaults.
@@ -259,7 +260,7 @@ func ReadPart(ctx context.Context, r Request, stage batch.Sink, o Options, of ba
 	defer s.close()
 	s.word, s.options = "part", of
 	s.elsewhere = partOptions
-	s.text = sha256.New()
+	s.text, s.sum = sha256.New(), sha256.New()
 	s.useOptions()
 	s.refuseQuery(r.Query, partOptions)
 	if s.problems.any() {

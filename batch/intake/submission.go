@@ -270,6 +270,7 @@ func (s *submission) content() Content {
 func (s *submission) part() Part {
 	p := Part{Items: s.items, Bytes: s.bytes}
 	s.text.Sum(p.SHA256[:0])
+	s.sum.Sum(p.Content[:0])
 	return p
 }
 
