@@ -53,6 +53,8 @@ func TestDigestOfTheContent(t *testing.T) {
 		"an option less":         request(asJSON, `{"priority":"high","metadata":{"a":"1"},"items":[{"n":1},2]}`),
 		"other items":            request(asJSON, `{"priority":"high","metadata":{"a":"1","b":"2"},"items":[{"n":1},3]}`),
 		"items the other way":    request(asJSON, `{"priority":"high","metadata":{"a":"1","b":"2"},"items":[2,{"n":1}]}`),
+		"an escape in an item":   request(asJSON, `{"priority":"high","metadata":{"a":"1","b":"2"},"items":[{"\u006e":1},2]}`),
+		"attempts spelled out":   request(asJSON, `{"priority":"high","max_attempts":5,"metadata":{"a":"1","b":"2"},"items":[{"n":1},2]}`),
 		"white space in an item": request(asJSON, `{"priority":"high","metadata":{"a":"1","b":"2"},"items":[{"n": 1},2]}`),
 		"one item of the digits": request(asJSON, `{"items":[12]}`),
 		"two items of them":      request(asJSON, `{"items":[1,2]}`),
