@@ -21,8 +21,9 @@ const (
 
 // A Budget bounds what all bodies that are read with it hold in memory
 // together: how many they are, and what each needs beyond a fixed part: for a
-// long line, a JSON value, a record of CSV, fields, ids, blocks. A body of less
-// than 64 KiB never needs more than that part. It is safe for concurrent use.
+// long line, a JSON value, a record of CSV, fields, ids, blocks, the window of
+// zstd. The fixed part is enough for nearly every body of less than 32 KiB. It
+// is safe for concurrent use.
 type Budget struct{ bytes, bodies *semaphore.Weighted }
 
 // NewBudget returns a budget of so many bytes for so many bodies.

@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/callbatch/callbatch/batch"
 	"github.com/callbatch/callbatch/batch/intake"
 )
@@ -37,14 +39,21 @@ func TestWhatBodiesHoldTogether(t *testing.T) {
 	for i := range 10_000 {
 		names.WriteString(`"` + name(i) + `":0,`)
 	}
+	const (
+		wide      = "\x28\xb5\x2f\xfd\x00\x48\xa0\x00\x001\n2\n3\n4\n5\n6\n7\n8\n9\n0\n" // a frame with a window of 512 KiB, and its first block
+		lastBlock = "\x01\x00\x00"
+	)
 	for what, c := range map[string]struct {
 		contentType, head, tail string
+		coding                  string
 		query                   url.Values
 	}{
 		"a long line":                  {contentType: asNDJSON, head: `"` + x, tail: `"`},
 		"a JSON value":                 {contentType: asJSON, head: `{"items":["` + x, tail: `"]}`},
 		"the names of an object":       {contentType: asJSON, head: `{"items":[{` + names.String(), tail: `"end":0}]}`},
 		"options of JSON":              {contentType: asJSON, head: `{"items":[1],"metadata":{"a":"` + x[:100<<10] + `"},"id_field":"` + x[:100<<10] + `","callback_url":"` + x[:100<<10] + `","priority":"` + x[:100<<10], tail: `"}`},
+		"a window of zstd":             {contentType: asNDJSON, coding: "zstd", head: wide, tail: lastBlock},
+		"the window of a second frame": {contentType: asNDJSON, coding: "zstd", head: string(zst(t, strings.Repeat(lineItem(1), 400), zstd.WithWindowSize(64<<10))) + wide, tail: lastBlock},
 		"a long line of CSV":           {contentType: asCSV, head: "a\n" + x, tail: "\n"},
 		"a quoted field of many lines": {contentType: asCSV, head: "a\n\"" + strings.Repeat("x\n", 300<<10), tail: "\""},
 		"a row of many fields":         {contentType: asCSV, head: columns(100) + "\n" + strings.Repeat("\"\n"+x[:6<<10]+"\",", 99), tail: "1\n"},
@@ -65,7 +74,7 @@ func TestWhatBodiesHoldTogether(t *testing.T) {
 				o.Dir, o.Budget = t.TempDir(), intake.NewBudget(4<<20, 2*bodies)
 				start := func(on <-chan struct{}) <-chan error {
 					done := make(chan error, 1)
-					r := intake.Request{ContentType: c.contentType, Query: c.query, Body: &stalling{strings.NewReader(c.head), strings.NewReader(c.tail), on}, Length: -1}
+					r := intake.Request{ContentType: c.contentType, ContentEncoding: c.coding, Query: c.query, Body: &stalling{strings.NewReader(c.head), strings.NewReader(c.tail), on}, Length: -1}
 					go func() {
 						_, err := intake.Read(context.Background(), r, &sink{}, o)
 						done <- err

@@ -176,7 +176,7 @@ func Read(ctx context.Context, r Request, stage batch.Sink, o Options) (Content,
 	if err != nil {
 		return Content{}, err
 	}
-	s, err := newSubmission(ctx, stage, o)
+	s, err := newSubmission(ctx, b, stage, o)
 	if err != nil {
 		return Content{}, err
 	}
@@ -217,7 +217,7 @@ func ReadOptions(ctx context.Context, r Request, o Options) (Content, error) {
 	if r.Length == 0 {
 		o.Budget = nil // there is nothing to receive
 	}
-	s, err := newSubmission(ctx, nil, o)
+	s, err := newSubmission(ctx, b, nil, o)
 	if err != nil {
 		return Content{}, err
 	}
@@ -253,7 +253,7 @@ func ReadPart(ctx context.Context, r Request, stage batch.Sink, o Options, of ba
 	if err != nil {
 		return Part{}, err
 	}
-	s, err := newSubmission(ctx, stage, o)
+	s, err := newSubmission(ctx, b, stage, o)
 	if err != nil {
 		return Part{}, err
 	}

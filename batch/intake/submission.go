@@ -42,11 +42,12 @@ type submission struct {
 
 // newSubmission begins one, if there is a place for its body. It is closed
 // when the body is done.
-func newSubmission(ctx context.Context, stage batch.Sink, o Options) (*submission, error) {
+func newSubmission(ctx context.Context, b *body, stage batch.Sink, o Options) (*submission, error) {
 	sh, err := o.Budget.enter(ctx)
 	if err != nil {
 		return nil, err
 	}
+	b.share = sh
 	s := &submission{word: "batch", limits: o, share: sh, options: o.Defaults, judge: judges.Get().(*judge), blocks: cutter{stage: stage, share: sh}}
 	s.options.Metadata = maps.Clone(o.Defaults.Metadata)
 	return s, nil
