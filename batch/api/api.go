@@ -128,8 +128,8 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// What all bodies that are being received hold in memory, in bytes: at least
-// what a few of the largest items need. How many bodies that may be.
+// What all bodies that are being received hold in memory, in bytes: more if that
+// is less than one of the largest items may need. How many bodies that may be.
 const (
 	bodiesBytes = 256 << 20
 	mostBodies  = 1024
@@ -144,7 +144,7 @@ func New(o Options) http.Handler {
 	s.Limits.Check = s.checkOptions
 	s.Limits = s.Limits.WithDefaults()
 	if s.Limits.Budget == nil {
-		s.Limits.Budget = intake.NewBudget(max(bodiesBytes, 16*int64(s.Limits.ItemBytes)), mostBodies)
+		s.Limits.Budget = intake.NewBudget(max(bodiesBytes, 32*int64(s.Limits.ItemBytes)), mostBodies)
 	}
 	s.route()
 	return s

@@ -145,6 +145,15 @@ func TestReadOptions(t *testing.T) {
 	}
 }
 
+// itemsSum returns the digest of items that are short.
+func itemsSum(items ...string) [sha256.Size]byte {
+	h := sha256.New()
+	for _, raw := range items {
+		h.Write(append([]byte{byte(len(raw))}, raw...))
+	}
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
 func TestReadPart(t *testing.T) {
 	of := batch.Options{Processor: "price", IDField: "/id"}
 	readPart := func(t *testing.T, r intake.Request, o intake.Options) (*recorder, intake.Part, error) {
@@ -165,7 +174,7 @@ func TestReadPart(t *testing.T) {
 			{intake.Request{ContentType: asNDJSON, ContentEncoding: "gzip", Body: bytes.NewReader(zipped), Length: -1}, lines},
 		} {
 			stage, got, err := readPart(t, c.r, intake.Options{})
-			want := intake.Part{Items: 2, Bytes: int64(len(c.text)), SHA256: sha256.Sum256([]byte(c.text))}
+			want := intake.Part{Items: 2, Bytes: int64(len(c.text)), SHA256: sha256.Sum256([]byte(c.text)), Content: itemsSum(`{"id":"a"}`, `{"id":"b"}`)}
 			if err != nil || got != want || !slices.Equal(stage.ids(), []string{"a", "b"}) {
 				t.Errorf("%s: got %+v, %v, ids %q", c.r.ContentType, got, err, stage.ids())
 			}

@@ -93,7 +93,7 @@ const nameBytes = 64
 // so many bytes.
 func (d *document) hold(room int) error {
 	d.buffer = max(d.buffer, int(d.win.at-d.dec.InputOffset())+room)
-	names := min(d.win.names*nameBytes, 4*d.buffer) // most colons in a text stand behind no name
+	names := min(d.win.names*nameBytes, 8*d.buffer) // most colons in a text stand behind no name
 	return d.s.share.grow(&d.held, d.buffer+names+d.kept)
 }
 
