@@ -70,6 +70,10 @@ type Message struct {
 // terminal message waits for these.
 func (m Message) Result() bool { return m.Type == TypeResults }
 
+// Size is how many bytes of the message itself are kept: what it carries by
+// reference is not among them.
+func (m Message) Size() int { return len(m.Head) + len(m.Tail) }
+
 // Owed reports whether the batch counts the message. Word of the progress is
 // nothing that is owed: it is tried once, and the next replaces it.
 func (m Message) Owed() bool { return m.Type != TypeProgress }

@@ -186,6 +186,15 @@ func (b Batch) Accepts() error {
 	return nil
 }
 
+// Readable says whether items of the batch may be read: [Conflict] with reason
+// wrong_state while it is open.
+func (b Batch) Readable() error {
+	if b.Status == Open {
+		return Refuse(Conflict, "wrong_state", "the batch is open: its items are there to be read once it is sealed")
+	}
+	return nil
+}
+
 func (b Batch) notOpen() error {
 	return Refuse(Conflict, "wrong_state", "the batch is %s: only an open batch has parts to be sent and sealed", b.Status)
 }

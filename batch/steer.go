@@ -172,7 +172,7 @@ func (p *Progress) Amend(s Spec, a Amendment, now time.Time) (amended Spec, chan
 	switch {
 	case a.steers() && (p.ending() || p.Status.Terminal()):
 		return s, false, p.wrongState("priority, expires_in, max_failures and concurrency can be changed until it ends")
-	case a.CallbackURL != nil && !o.Messages():
+	case a.CallbackURL != nil && !o.Messages() && (p.Done.Sum() > 0 || p.Round > 1 || p.Status.Terminal()):
 		return s, false, Refuse(Conflict, "no_callback_url", "the batch was submitted without a callback_url: what has finished was not made into messages")
 	case a.changesHeaders() && o.CallbackURL == "" && a.CallbackURL == nil:
 		return s, false, Refuse(Invalid, "needs_callback_url", "callback_headers go with a callback_url, and the batch has none")

@@ -234,6 +234,13 @@ func TestAmend(t *testing.T) {
 		many[k] = p("v")
 	}
 	polled := Options{}.WithDefaults()
+	for _, p := range []Progress{{Status: Open, Round: 1}, {Status: Queued, Round: 1}, {Status: Paused, Round: 1, Started: now}} {
+		to := "https://b.example/"
+		s, changed, err := p.Amend(Spec{Options: polled, Items: 10}, Amendment{CallbackURL: &to}, now)
+		if err != nil || !changed || s.Options.CallbackURL != to {
+			t.Errorf("a callback of a batch of which nothing has finished, %s: %v, %v", p.Status, changed, err)
+		}
+	}
 	for name, c := range map[string]struct {
 		o    Options
 		p    Progress

@@ -116,6 +116,10 @@ type Stage interface {
 type PartStage interface {
 	Sink
 
+	// There returns the part that was there already when the place was opened,
+	// nil if there was none: what has the same content need not be appended.
+	There() *Part
+
 	// Keep makes what was appended part of the batch and returns it; Number,
 	// Key, Items, Blocks, Size and Sent are filled in by the stage. If the part
 	// is there already with the same content that one is returned, with other

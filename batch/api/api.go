@@ -54,6 +54,10 @@ type Options struct {
 	HasProcessor     func(name string) bool // whether there is one; default: asks Processors
 	DefaultProcessor string                 // for batches that name none; empty: they must
 
+	// Surroundings says how things stand for the batches of a processor, which
+	// the store does not know. Default: as they should.
+	Surroundings func(processor string) batch.Surroundings
+
 	// CheckCallback and CheckHeaders say what is wrong with where a callback is
 	// to go and with the extra headers it is to bear. The client is shown their
 	// errors, which repeat no value. Default: anything goes.
@@ -103,6 +107,9 @@ func (o Options) withDefaults() Options {
 		o.HasProcessor = func(name string) bool {
 			return slices.ContainsFunc(o.Processors(), func(p Processor) bool { return p.Name == name })
 		}
+	}
+	if o.Surroundings == nil {
+		o.Surroundings = func(string) batch.Surroundings { return batch.Surroundings{} }
 	}
 	if o.CheckCallback == nil {
 		o.CheckCallback = func(string) error { return nil }

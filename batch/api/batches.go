@@ -61,7 +61,7 @@ func (s *server) viewBatch(b batch.Batch) batchView {
 	self := "/v1/batches/" + b.ID.String()
 	v := batchView{
 		ID: b.ID, Status: b.Status, Reason: orNull(b.Reason), Round: b.Round, Processor: b.Options.Processor,
-		Counts: b.Counts(), Metadata: b.Options.Metadata, Priority: b.Options.Priority, WaitingOn: orNull(b.WaitingOn),
+		Counts: b.Counts(), Metadata: b.Options.Metadata, Priority: b.Options.Priority, WaitingOn: orNull(s.waitingOn(b)),
 		Created: batch.FormatTime(b.Created), Started: timeOrNull(b.Started), Finished: timeOrNull(b.Finished), Expires: timeOrNull(b.Expires),
 		Links: linksView{Self: self, Results: self + "/results", Messages: self + "/messages", Events: self + "/events", Cancel: self + "/cancel"},
 	}
@@ -81,6 +81,14 @@ func (s *server) viewBatch(b batch.Batch) batchView {
 		v.Rate, v.ETA = &rate, timeOrNull(b.ETA(time.Now()))
 	}
 	return v
+}
+
+// waitingOn says why a batch does not move, as exactly as it is known.
+func (s *server) waitingOn(b batch.Batch) string {
+	if b.WaitingOn == "" {
+		return ""
+	}
+	return s.Surroundings(b.Options.Processor).Explain(b.WaitingOn)
 }
 
 // shortRate leaves a rate four digits: it is no more exact.
@@ -230,6 +238,7 @@ func (s *server) steer(w http.ResponseWriter, r *request, step func(context.Cont
 	if err != nil {
 		return err
 	}
+	s.tags.expire(id)
 	return writeJSON(w, http.StatusAccepted, encode(s.viewBatch(b)))
 }
 
@@ -266,6 +275,7 @@ func (s *server) amend(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	s.tags.expire(id)
 	return writeJSON(w, http.StatusOK, encode(s.viewBatch(b)))
 }
 

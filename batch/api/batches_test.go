@@ -131,6 +131,11 @@ func TestTagsAdvanceAtMostFourTimesASecond(t *testing.T) {
 	if got := at(2001, "e", true); got == last {
 		t.Error("the end did not show at once")
 	}
+	young := at(3000, "f", false)
+	under.expire(id)
+	if got := at(3001, "g", false); got == young {
+		t.Error("what its owner changed did not show at once")
+	}
 	t.Run("the same content has the same tag after a restart", func(t *testing.T) {
 		var again tags
 		if got, _ := again.tag(id, []byte("a"), false, start); got != first {

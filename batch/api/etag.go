@@ -60,6 +60,17 @@ func (t *tags) tag(id batch.ID, body []byte, over bool, now time.Time) (tag stri
 	return h.String(), h.passed
 }
 
+// expire has the tag of a batch advance with its next content, however young it
+// is: its owner has changed the batch and is to see that.
+func (t *tags) expire(id batch.ID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if h, ok := t.find(id); ok {
+		h.since = time.Time{}
+		t.keep(id, h)
+	}
+}
+
 func (h held) String() string { return fmt.Sprintf(`W/"%x.%d"`, h.content, h.turn) }
 
 func (t *tags) find(id batch.ID) (held, bool) {

@@ -276,11 +276,11 @@ func (f *fakeStore) Reserve(_ context.Context, tenant batch.TenantID, key string
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	key = tenant.String() + key
-	if b, bound := f.bindings[key]; bound {
-		return &b, func() {}, nil
-	}
 	if f.reserved[key] {
 		return nil, nil, batch.InProgress()
+	}
+	if b, bound := f.bindings[key]; bound {
+		return &b, func() {}, nil
 	}
 	f.reserved[key] = true
 	return nil, func() {
@@ -321,6 +321,19 @@ type fakePartStage struct {
 
 func (f *fakeStore) StagePart(_ context.Context, tenant batch.TenantID, id batch.ID, number int) batch.PartStage {
 	return &fakePartStage{fakeStage{store: f, tenant: tenant, id: id}, number}
+}
+
+func (s *fakePartStage) There() *batch.Part {
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	if b, err := s.store.of(s.tenant, s.id); err == nil {
+		for _, there := range b.parts {
+			if there.Number == s.number {
+				return &there.Part
+			}
+		}
+	}
+	return nil
 }
 
 func (s *fakePartStage) Keep(_ context.Context, p batch.Part, room batch.Room) (batch.Part, error) {
@@ -557,7 +570,10 @@ func (f *fakeStore) FindItem(ctx context.Context, tenant batch.TenantID, id batc
 		}
 	}
 	f.mu.Unlock()
-	if index < 0 {
+	switch {
+	case err != nil:
+		return batch.ItemView{}, err
+	case index < 0:
 		return batch.ItemView{}, noSuch()
 	}
 	return f.Item(ctx, tenant, id, index)

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/callbatch/callbatch/batch"
 )
@@ -40,7 +41,7 @@ func checkIdempotencyKey(h http.Header, rt route) error {
 type reservation struct {
 	key     string         // empty: it has none
 	bound   *batch.Binding // of an earlier request with the key
-	release func()
+	release func()         // a second call does nothing
 }
 
 func (s *server) reserve(r *request) (reservation, error) {
@@ -49,7 +50,7 @@ func (s *server) reserve(r *request) (reservation, error) {
 		return reservation{release: func() {}}, nil
 	}
 	bound, release, err := s.Store.Reserve(r.Context(), r.tenant, key)
-	return reservation{key, bound, release}, err
+	return reservation{key, bound, sync.OnceFunc(release)}, err
 }
 
 func (f reservation) keyed() bool { return f.key != "" }
@@ -79,6 +80,26 @@ func (s *server) once(w http.ResponseWriter, r *request, with any, first func(ba
 		return err
 	}
 	return again(*f.bound)
+}
+
+// begin has a batch begin something, as once does, and answers with it. The key
+// is bound and free again before a client waits for the end of the batch.
+func (s *server) begin(w http.ResponseWriter, r *request, id batch.ID, with any, first func(batch.Once) (batch.Batch, error)) error {
+	var b batch.Batch
+	err := s.once(w, r, with, func(once batch.Once) (err error) {
+		if err := s.Accepting(); err != nil {
+			return err
+		}
+		b, err = first(once)
+		return err
+	}, func(batch.Binding) (err error) {
+		b, err = s.Store.Batch(r.Context(), r.tenant, id)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return s.accepted(w, r, b, http.StatusAccepted)
 }
 
 // replays refuses a request that has the key of another, and marks the answer

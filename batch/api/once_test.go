@@ -140,6 +140,41 @@ func TestWhileTheFirstIsBeingReceived(t *testing.T) {
 	}
 }
 
+func TestWhileTheFirstWaitsForTheEnd(t *testing.T) {
+	w := newWorld(t)
+	open := w.store.putOpen(w.tenants[0], 1)
+	for path, body := range map[string]string{
+		"/v1/batches?processor=price":            "1\n",
+		"/v1/batches/" + open.String() + "/seal": `{"parts":1}`,
+	} {
+		send := func(more ...string) reply {
+			kind := "application/json"
+			if strings.Contains(path, "?") {
+				kind = "application/x-ndjson"
+			}
+			return w.do("POST", path, w.admin(), body, append(more, "Content-Type", kind, "Idempotency-Key", path)...)
+		}
+		first := make(chan reply, 1)
+		go func() { first <- send("Prefer", "wait=60") }()
+		eventually(t, "the key is bound", func() bool {
+			w.store.mu.Lock()
+			defer w.store.mu.Unlock()
+			return len(w.store.bindings) > 0 && len(w.store.reserved) == 0
+		})
+		again := send().is(202, "")
+		var b batchView
+		again.decode(&b)
+		if !again.replayed() {
+			t.Errorf("%s: not replayed: %s", path, again.body)
+		}
+		w.finish(b.ID, 0)
+		(<-first).is(200, "")
+		w.store.mu.Lock()
+		clear(w.store.bindings)
+		w.store.mu.Unlock()
+	}
+}
+
 func TestOtherCallsThatComeAgain(t *testing.T) {
 	w := newWorld(t)
 	twice := func(status int, method, path, body string) {

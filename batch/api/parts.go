@@ -50,26 +50,22 @@ func (s *server) putPart(w http.ResponseWriter, r *request) error {
 	if err := b.Accepts(); err != nil {
 		return err
 	}
-	parts, err := s.Store.Parts(r.Context(), r.tenant, id)
-	if err != nil {
-		return err
-	}
-	at, there := slices.BinarySearchFunc(parts, number, func(p batch.Part, n int) int { return p.Number - n })
 	stage := s.Store.StagePart(r.Context(), r.tenant, id, number)
 	defer stage.Discard()
 	var to batch.Sink = stage
-	if there {
+	there := stage.There()
+	if there != nil {
 		to = nowhere{}
 	}
 	read, err := intake.ReadPart(r.Context(), r.submission(false), to, s.Limits, b.Options)
 	if err != nil {
 		return unread(r, inPart(number, err))
 	}
-	if there {
-		if err := parts[at].Again(read.Content); err != nil {
+	if there != nil {
+		if err := there.Again(read.Content); err != nil {
 			return err
 		}
-		return writeJSON(w, http.StatusOK, encode(viewPart(parts[at])))
+		return writeJSON(w, http.StatusOK, encode(viewPart(*there)))
 	}
 	p, err := stage.Keep(r.Context(), batch.Part{Bytes: read.Bytes, SHA256: read.SHA256, Content: read.Content}, batch.Room{Items: s.Limits.Items, Bytes: s.Limits.Body})
 	if err != nil {
@@ -144,20 +140,8 @@ func (s *server) seal(w http.ResponseWriter, r *request) error {
 			return unacceptable(problemAt("/parts", "out_of_range", "parts is 1 to %d", batch.MaxParts))
 		}
 	}
-	return s.once(w, r, in, func(once batch.Once) error {
-		if err := s.Accepting(); err != nil {
-			return err
-		}
+	return s.begin(w, r, id, in, func(once batch.Once) (batch.Batch, error) {
 		b, err := s.Store.Seal(r.Context(), q, once)
-		if err != nil {
-			return uncertain("seal batch", err)
-		}
-		return s.accepted(w, r, b, http.StatusAccepted)
-	}, func(batch.Binding) error {
-		b, err := s.Store.Batch(r.Context(), r.tenant, id)
-		if err != nil {
-			return err
-		}
-		return s.accepted(w, r, b, http.StatusAccepted)
+		return b, uncertain("seal batch", err)
 	})
 }

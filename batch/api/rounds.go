@@ -21,21 +21,9 @@ func (s *server) retry(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return s.once(w, r, order, func(once batch.Once) error {
-		if err := s.Accepting(); err != nil {
-			return err
-		}
+	return s.begin(w, r, id, order, func(once batch.Once) (batch.Batch, error) {
 		b, err := s.Store.Retry(r.Context(), r.tenant, id, order, once)
-		if err != nil {
-			return uncertain("retry batch", err)
-		}
-		return s.accepted(w, r, b, http.StatusAccepted)
-	}, func(batch.Binding) error {
-		b, err := s.Store.Batch(r.Context(), r.tenant, id)
-		if err != nil {
-			return err
-		}
-		return s.accepted(w, r, b, http.StatusAccepted)
+		return b, uncertain("retry batch", err)
 	})
 }
 

@@ -118,8 +118,10 @@ func TestAmending(t *testing.T) {
 		patch(path, `{"callback_url":"https://c.example/","metadata":{"x":"y"}}`, "application/json").is(200, "")
 	})
 	t.Run("a callback for a batch that had none", func(t *testing.T) {
-		path := "/v1/batches/" + w.store.put(w.tenants[0], 1, 0).String()
+		path := "/v1/batches/" + w.store.put(w.tenants[0], 2, 1).String()
 		patch(path, `{"callback_url":"https://c.example/"}`, "application/json").is(409, "no_callback_url")
+		path = "/v1/batches/" + w.store.put(w.tenants[0], 1, 0).String()
 		patch(path, `{"callback_headers":{"x":"y"}}`, "application/json").is(422, "needs_callback_url")
+		patch(path, `{"callback_url":"https://c.example/"}`, "application/json").is(200, "")
 	})
 }

@@ -61,6 +61,7 @@ func (s *server) submit(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return uncertain("create batch", err)
 	}
+	first.release() // it is bound: whoever sends the same again need not wait as well
 	return s.accepted(w, r, b, http.StatusAccepted)
 }
 
@@ -124,7 +125,7 @@ func unread(r *request, err error) error {
 // uncertain makes the connection be given up where the store could not say
 // whether it did what was asked.
 func uncertain(what string, err error) error {
-	if batch.CodeOf(err) == "" {
+	if err != nil && batch.CodeOf(err) == "" {
 		return fmt.Errorf("%w: %s: %w", errAborted, what, err)
 	}
 	return err
@@ -134,6 +135,7 @@ func uncertain(what string, err error) error {
 // if he likes to wait for that and it comes in time. Whatever goes wrong with
 // the wait, the batch is there and that is said.
 func (s *server) accepted(w http.ResponseWriter, r *request, b batch.Batch, status int) error {
+	s.tags.expire(b.ID)
 	w.Header().Set("Location", "/v1/batches/"+b.ID.String())
 	if status != http.StatusAccepted {
 		return writeJSON(w, status, encode(s.viewBatch(b)))

@@ -128,7 +128,8 @@ func TestErrors(t *testing.T) {
 			_, pulled := c.Feed(context.Background(), FeedOptions{})
 			_, redelivered := c.Redeliver(context.Background(), "msg_1")
 			_, tested := c.TestCallback(context.Background(), "https://x/", nil)
-			for _, err := range []error{err, streamed, pulled, redelivered, tested} {
+			deleted, dropped := c.Delete(context.Background(), "bat_1", false), c.DeletePart(context.Background(), "bat_1", 0)
+			for _, err := range []error{err, streamed, pulled, redelivered, tested, deleted, dropped} {
 				want := fmt.Sprintf("what answered at %s is not a Callbatch server (%d %s)", c.base, a.status, http.StatusText(a.status))
 				var e *Error
 				if !errors.As(err, &e) || e.Status != a.status || e.Code != "" || err.Error() != want {

@@ -84,17 +84,7 @@ func describe(req *http.Request, contentType, coding string, length int64) {
 
 // DeletePart takes a part out of an open batch, to replace it.
 func (c *Client) DeletePart(ctx context.Context, id string, part int) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errSlow)
-	defer cancel()
-	req, err := c.request(ctx, http.MethodDelete, partPath(id, part), nil, nil)
-	if err != nil {
-		return err
-	}
-	res, err := c.send(req)
-	if err != nil {
-		return err
-	}
-	return res.Body.Close()
+	return c.remove(ctx, partPath(id, part), nil)
 }
 
 // Parts returns the parts of a batch that there are, by number.

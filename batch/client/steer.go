@@ -56,13 +56,18 @@ func (c *Client) Retry(ctx context.Context, id string, o RetryOptions) (b Batch,
 // Delete removes a batch that has ended or is still open, with its results
 // and messages. While messages are owed it is a conflict, unless force is set.
 func (c *Client) Delete(ctx context.Context, id string, force bool) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errSlow)
-	defer cancel()
 	q := url.Values{}
 	if force {
 		q.Set("force", "true")
 	}
-	req, err := c.request(ctx, http.MethodDelete, batchPath(id), q, nil)
+	return c.remove(ctx, batchPath(id), q)
+}
+
+// remove has what is at a path taken away.
+func (c *Client) remove(ctx context.Context, path string, q url.Values) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errSlow)
+	defer cancel()
+	req, err := c.request(ctx, http.MethodDelete, path, q, nil)
 	if err != nil {
 		return err
 	}

@@ -75,7 +75,8 @@ func (l *lane) settle(r *run, pos int, out []byte, f *batch.Failure, now time.Ti
 		if hold := policy.Hold(f); hold > 0 {
 			r.hold = now.Add(hold)
 		}
-		if r.down && (r.free || f.Untried && !r.probe) {
+		unseen := f.UpstreamStatus == 0 // an answer is one to the item, whatever it says of the service
+		if r.down && (r.free && unseen || f.Untried && !r.probe) {
 			r.giveBack(span{pos, pos + 1})
 			return
 		}

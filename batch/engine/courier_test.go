@@ -1,9 +1,12 @@
 package engine_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -159,14 +162,19 @@ func TestDelivery(t *testing.T) {
 	}{
 		{"of what is damaged ends", batch.Errorf(batch.Damaged, "checksum"), batch.MessageExhausted},
 		{"of what is gone ends", batch.Errorf(batch.NotFound, "no such batch"), batch.MessageCanceled},
+		{"of a batch that was deleted ends", batch.Errorf(batch.Gone, "it was deleted"), batch.MessageCanceled},
 		{"waits for a store that is away", batch.Errorf(batch.Unavailable, "away"), batch.MessageWaiting},
 	} {
 		bubble(t, c.name+", and no attempt is counted", func(t *testing.T, m *memory) {
 			m.onBody = func(batch.Message) ([]byte, error) { return nil, c.err }
 			r := &receiver{}
-			start(t, m, engine.Options{Sender: r})
+			var log bytes.Buffer
+			start(t, m, engine.Options{Sender: r, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 			id := m.post(hook, 1)[0]
 			synctest.Wait()
+			if wrong := strings.Contains(log.String(), "ERROR"); wrong == (batch.CodeOf(c.err) == batch.Gone) {
+				t.Errorf("it is logged: %s", &log)
+			}
 			if l := m.message(id); l.State != c.state || l.Made != 0 || len(l.attempts) != 0 || r.count() != 0 {
 				t.Errorf("%s (%s) after %d attempts", l.State, l.Reason, l.Made)
 			}

@@ -50,7 +50,7 @@ func (c *courier) body(ctx context.Context, d *batch.Delivery) ([]byte, error) {
 	d.Body = nil // or it stays in memory until the attempt is recorded
 	size := len(body)
 	if size == 0 {
-		if size = len(d.Head) + len(d.Tail); len(d.Refs) > 0 {
+		if size = d.Size(); len(d.Refs) > 0 {
 			size = batch.MaxPageBytes // until it is known
 		}
 	}
@@ -67,8 +67,11 @@ func (c *courier) unreadable(work context.Context, d *batch.Delivery, err error)
 	if work.Err() != nil {
 		return refund(d, 0)
 	}
-	c.log.Error("message cannot be sent", "message_id", d.ID, "batch_id", d.Batch, "error", err)
-	switch batch.CodeOf(err) {
+	code := batch.CodeOf(err)
+	if code != batch.Gone { // somebody deleted the batch: nothing is wrong
+		c.log.Error("message cannot be sent", "message_id", d.ID, "batch_id", d.Batch, "error", err)
+	}
+	switch code {
 	case batch.Damaged:
 		return unsent(d, batch.MessageExhausted, "what it would carry is damaged in the store")
 	case batch.NotFound, batch.Gone:

@@ -441,6 +441,32 @@ func TestBreaker(t *testing.T) {
 			t.Errorf("ended with %+v", k.Done)
 		}
 	})
+	bubble(t, "takes an answer to a probe for an attempt, and asks with another item next", func(t *testing.T, m *memory) {
+		var mu sync.Mutex
+		var asked []int
+		start(t, m, procs(engine.Processor{Concurrency: 1, Do: batch.ProcessorFunc(func(_ context.Context, c batch.Call) ([]byte, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			asked = append(asked, c.Index)
+			return nil, &batch.Failure{Code: "upstream_status", UpstreamStatus: 503, Retry: true, Down: true}
+		})}))
+		bad := m.submit(spec(1, batch.Options{}), 10, 10)
+		time.Sleep(time.Minute)
+		mu.Lock()
+		if probes := asked[5:]; len(probes) < 3 || len(slices.Compact(slices.Sorted(slices.Values(probes)))) != len(probes) {
+			t.Errorf("probes were made with %v", probes)
+		}
+		mu.Unlock()
+		k := m.await(t, bad)
+		if k.Done.Failed != 10 {
+			t.Errorf("ended with %+v", k.Done)
+		}
+		for i, r := range k.results {
+			if r.Attempts != 5 {
+				t.Errorf("item %d has %d attempts", i, r.Attempts)
+			}
+		}
+	})
 	bubble(t, "takes no attempt off items that nobody has seen", func(t *testing.T, m *memory) {
 		var up atomic.Bool
 		e, _ := start(t, m, procs(engine.Processor{Concurrency: 4, Do: batch.ProcessorFunc(func(_ context.Context, c batch.Call) ([]byte, error) {

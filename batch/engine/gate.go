@@ -4,8 +4,8 @@ import "time"
 
 // The breaker of the contract: open after this many failures in a row, tried
 // again after the shortest pause, which doubles up to the longest. For an hour
-// a probe in vain is not counted as an attempt of its item; then it is, or a
-// batch would never end whose last items bring their upstream down.
+// a probe without an answer is not counted as an attempt of its item; then it
+// is, or a batch would never end whose last items bring their upstream down.
 const (
 	breakerFailures = 5
 	shortestPause   = 5 * time.Second

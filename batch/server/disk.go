@@ -63,8 +63,7 @@ func (d *disk) working() bool {
 // end, and no block is claimed. Everything else goes on.
 type cautious struct {
 	batch.Store
-	disk  *disk
-	stand func(processor string) batch.Surroundings // how things stand but for the disk
+	disk *disk
 }
 
 func (c cautious) Claim(ctx context.Context, q batch.Claim) ([]batch.Work, error) {
@@ -76,38 +75,6 @@ func (c cautious) Claim(ctx context.Context, q batch.Claim) ([]batch.Work, error
 
 func (c cautious) Stage(ctx context.Context, tenant batch.TenantID, id batch.ID) batch.Stage {
 	return cautiousStage{c.Store.Stage(ctx, tenant, id), c.disk}
-}
-
-func (c cautious) Batch(ctx context.Context, tenant batch.TenantID, id batch.ID) (batch.Batch, error) {
-	b, err := c.Store.Batch(ctx, tenant, id)
-	c.explain(&b)
-	return b, err
-}
-
-func (c cautious) Batches(ctx context.Context, q batch.BatchQuery) ([]batch.Batch, *batch.ID, error) {
-	list, next, err := c.Store.Batches(ctx, q)
-	for i := range list {
-		c.explain(&list[i])
-	}
-	return list, next, err
-}
-
-func (c cautious) Active(ctx context.Context, tenant batch.TenantID, after batch.ID, limit int) ([]batch.Batch, *batch.ID, error) {
-	list, next, err := c.Store.Active(ctx, tenant, after, limit)
-	for i := range list {
-		c.explain(&list[i])
-	}
-	return list, next, err
-}
-
-// explain says of a batch that does not move what only the server knows.
-func (c cautious) explain(b *batch.Batch) {
-	if b.WaitingOn == "" {
-		return
-	}
-	around := c.stand(b.Options.Processor)
-	around.DiskFull = !c.disk.working()
-	b.WaitingOn = around.Explain(b.WaitingOn)
 }
 
 func (c cautious) StagePart(ctx context.Context, tenant batch.TenantID, id batch.ID, number int) batch.PartStage {

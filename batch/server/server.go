@@ -130,12 +130,14 @@ func (s *server) keys(ctx context.Context) (*access.Keys, error) {
 	return access.NewKeys(s.store), nil
 }
 
-func (s *server) cautious() cautious { return cautious{s.store, s.disk, s.stand} }
+func (s *server) cautious() cautious { return cautious{s.store, s.disk} }
 
-// stand says how things stand for the batches of a processor.
-func (s *server) stand(processor string) batch.Surroundings {
+// surroundings says how things stand for the batches of a processor.
+func (s *server) surroundings(processor string) batch.Surroundings {
 	health := s.engine.Health(processor)
-	return batch.Surroundings{Missing: !s.hasProcessor(processor), Down: health == "open", Held: health == "paused"}
+	return batch.Surroundings{
+		Missing: !s.hasProcessor(processor), DiskFull: !s.disk.working(), Down: health == "open", Held: health == "paused",
+	}
 }
 
 // policy says where callbacks may go, and never to ourselves.
@@ -156,7 +158,7 @@ func (s *server) handler(keys *access.Keys, policy *guard.Policy, m *metrics.Met
 	o := s.o
 	return api.New(api.Options{
 		Store: rotating{s.cautious(), s.engine}, Keys: keys, Processors: s.processors, HasProcessor: s.hasProcessor, DefaultProcessor: o.DefaultProcessor,
-		CheckCallback: func(raw string) error { _, err := policy.CheckURL(raw); return err }, CheckHeaders: callback.CheckHeaders,
+		Surroundings: s.surroundings, CheckCallback: func(raw string) error { _, err := policy.CheckURL(raw); return err }, CheckHeaders: callback.CheckHeaders,
 		Test: s.engine.Test, Links: s.links, Stopping: s.stopping,
 		Limits: intake.Options{
 			Items: o.Limits.Items, ItemBytes: o.Limits.ItemBytes, Body: o.Limits.Body, PartBytes: o.Limits.Part, Ratio: o.Limits.Ratio,

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"strings"
@@ -81,17 +82,21 @@ func TestABatchThatDoesNotMoveSaysWhy(t *testing.T) {
 	waits(sent("down", 1), "upstream_unavailable") // also one that was never tried
 	waits(sent("down later", 5), "upstream_unavailable")
 	waits(sent("echo", 1, "not_before="+url.QueryEscape(time.Now().Add(time.Hour).UTC().Format(time.RFC3339))), "not_before")
-	steer := func(call string) {
+	steer := func(call, want string) {
 		t.Helper()
 		res, err := http.Post(s.base+"/v1/batches/"+second+call, "", nil)
 		if err != nil || res.StatusCode != http.StatusAccepted {
 			t.Fatal(err, res)
 		}
-		res.Body.Close()
+		defer res.Body.Close()
+		var b view
+		if err := json.NewDecoder(res.Body).Decode(&b); err != nil || b.WaitingOn == nil || *b.WaitingOn != want {
+			t.Errorf("%s: it says that it waits on %v, want %s, %v", call, b.WaitingOn, want, err)
+		}
 	}
-	steer("/pause")
+	steer("/pause", "paused")
 	waits(second, "paused")
-	steer("/resume")
+	steer("/resume", "capacity")
 	waits(second, "capacity")
 
 	restart := func(change func(*server.Options)) {
@@ -104,9 +109,12 @@ func TestABatchThatDoesNotMoveSaysWhy(t *testing.T) {
 	}
 	restart(func(o *server.Options) { delete(o.Processors, "busy") })
 	waits(first, "processor_missing")
+	steer("/pause", "paused")
+	steer("/resume", "processor_missing")
 	waits(again, "retry_backoff")
 	restart(func(o *server.Options) { o.Processors["busy"], o.Limits.MinWork = busy, 1<<60 })
 	waits(first, "disk_full")
+	steer("/resume", "disk_full")
 	waits(again, "disk_full")
 	restart(func(o *server.Options) { o.Limits.MinWork = 8 << 20 })
 	close(free)

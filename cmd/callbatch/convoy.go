@@ -220,7 +220,7 @@ func (v *convoy) bring(ctx context.Context, p piece) error {
 		v.count(p.length)
 		return nil
 	}
-	part, err := endure(ctx, v.away, func() (client.Part, error) { return v.put(ctx, p) })
+	part, err := endure(ctx, persistence, v.away, func() (client.Part, error) { return v.put(ctx, p) })
 	switch {
 	case err != nil:
 		return v.placed(err)

@@ -22,7 +22,7 @@ func persist[T any](ctx context.Context, w *world, call func() (T, error)) (T, e
 		return got, err
 	}
 	anew(w, err)
-	return endure(ctx, func(error) {}, call)
+	return endure(ctx, persistence, func(error) {}, call)
 }
 
 // anew says that a call is made once more.
@@ -31,10 +31,11 @@ func anew(w *world, err error) {
 }
 
 // endure makes a call again and again while the server is away or has no time,
-// less and less often, until that has lasted too long. It tells lost what each
-// failed with.
-func endure[T any](ctx context.Context, lost func(error), call func() (T, error)) (T, error) {
-	const first, longest = 200 * time.Millisecond, 5 * time.Second
+// less and less often, until that has lasted for most, or for ever if that is
+// 0. Any other error ends it, and so does ctx, with its cause. It tells lost
+// what each call failed with.
+func endure[T any](ctx context.Context, most time.Duration, lost func(error), call func() (T, error)) (T, error) {
+	const first, longest = 100 * time.Millisecond, 5 * time.Second
 	var failing time.Time // since when
 	for pause := first; ; pause = min(2*pause, longest) {
 		begun := time.Now()
@@ -43,10 +44,10 @@ func endure[T any](ctx context.Context, lost func(error), call func() (T, error)
 			return got, err
 		}
 		lost(err)
-		if now := time.Now(); failing.IsZero() || now.Sub(begun) > persistence/2 { // it was there for a while
+		if now := time.Now(); failing.IsZero() || now.Sub(begun) > most/2 { // it was there for a while
 			failing = now
 		}
-		if time.Since(failing) > persistence {
+		if most > 0 && time.Since(failing) > most {
 			return got, err
 		}
 		select {

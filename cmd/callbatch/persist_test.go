@@ -67,7 +67,7 @@ func TestPersist(t *testing.T) {
 	t.Run("a server that talks for a while and breaks off is not given up for what was before", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			begun, calls := time.Now(), 0
-			_, err := endure(t.Context(), func(error) {}, func() (int, error) {
+			_, err := endure(t.Context(), persistence, func(error) {}, func() (int, error) {
 				if calls++; calls == 5 {
 					return 0, nil
 				}

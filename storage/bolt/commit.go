@@ -84,22 +84,32 @@ func (s *Store) commitLoop() {
 	}
 }
 
+// While large steps are made, a few small ones are not worth a commit of their
+// own, for which the next large one would wait: they wait for it, for a moment.
+const (
+	largeBytes  = 256 << 10
+	largeLately = 50 * time.Millisecond
+	ridesAlong  = 5 * time.Millisecond
+)
+
 // gather waits for a step and takes what else is there: small steps first,
 // then uploads, of which just one while small steps wait.
 func (s *Store) gather() (group []*step, ok bool) {
-	select {
-	case st, ok := <-s.small:
-		if !ok {
-			return s.drain(), false
-		}
-		group = append(group, st)
-	case st := <-s.bulk:
-		group = append(group, st)
+	st, open := s.next(nil)
+	if !open {
+		return s.drain(), false
 	}
 	runtime.Gosched() // whoever is about to submit a step shares this commit
-	size := group[0].bytes
+	group = append(group, st)
+	size := st.bytes
+	var wait <-chan time.Time
+	if size < largeBytes && time.Since(s.large) < largeLately {
+		wait = time.After(ridesAlong)
+	}
 	for len(group) < maxSteps && size < maxBytes {
-		st, open := poll(s.small)
+		if st, open = poll(s.small); st == nil && open && wait != nil && size < largeBytes {
+			st, open = s.next(wait)
+		}
 		if !open {
 			return append(group, s.drain()...), false
 		}
@@ -115,7 +125,23 @@ func (s *Store) gather() (group []*step, ok bool) {
 		}
 		group, size = append(group, st), size+st.bytes
 	}
+	if size >= largeBytes {
+		s.large = time.Now()
+	}
 	return group, true
+}
+
+// next waits for a step, but no longer than for wait; open is false if none
+// will come any more.
+func (s *Store) next(wait <-chan time.Time) (st *step, open bool) {
+	select {
+	case st, open = <-s.small:
+		return st, open
+	case st = <-s.bulk:
+		return st, true
+	case <-wait:
+		return nil, true
+	}
 }
 
 // poll takes a step if one waits; open is false if none will come any more.

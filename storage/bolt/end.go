@@ -38,13 +38,13 @@ func (s *Store) dueEnds(now time.Time) (due []queued, next time.Time, ok bool) {
 	return due, next, ok
 }
 
-// endAgain is how soon an end is tried again that the disk had no room for.
-const endAgain = time.Second
+// tryAgain is how soon a loop tries again what failed, above all for want of
+// room on the disk.
+const tryAgain = time.Second
 
 // endLoop ends what was stopped, by its owner, its deadline or its failures,
 // once nobody holds blocks of it any more.
 func (s *Store) endLoop() {
-	defer close(s.ended)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -64,7 +64,7 @@ func (s *Store) endLoop() {
 		if len(due) > len(refused) {
 			continue
 		}
-		if again := time.Now().Add(endAgain); len(refused) > 0 && (!timed || again.Before(next)) {
+		if again := time.Now().Add(tryAgain); len(refused) > 0 && (!timed || again.Before(next)) {
 			next, timed = again, true
 		}
 		var wait <-chan time.Time
@@ -161,47 +161,54 @@ func (t *txn) closeSome(s *Store, b queued) (done bool, err error) {
 		return false, errBroken{err}
 	}
 	e.p.Begin(s.startOf(b.id)) // as it was shown
-	var none batch.MessageClaim
-	var out batch.Recorded
+	if more, err := t.closePartly(s, e, spec, b); err != nil || more {
+		return false, err
+	}
+	only, err := t.onlyRange(s, e, spec)
+	if err == nil {
+		err = t.end(s, e, spec, as, only, &batch.MessageClaim{}, &batch.Recorded{})
+	}
+	return true, broken(err)
+}
+
+// closePartly closes partly done blocks of a batch that is about to end, and
+// tells what ran in them. It reports whether there are more.
+func (t *txn) closePartly(s *Store, e *entry, spec *batch.Spec, b queued) (more bool, err error) {
 	partial, more := partlyDone(bucketOpen.in(t.Tx).Cursor(), b, closeChunk)
 	size := 0
 	for _, p := range partial {
 		if size > maxBytes {
-			return false, nil
+			return true, nil
 		}
 		rng, err := t.closeBlock(e, spec, p)
 		if s.damaged(err, "block of batch", b.id) { // what ran in it cannot be told
 			err = t.dropOpen(e, p)
 		}
+		if err == nil && spec.Blocks > 1 { // else its results go with the terminal message
+			err = t.post(s, e, batch.RangeMessages(*spec, e.p, rng, s.terms, t.now), &batch.MessageClaim{}, &batch.Recorded{})
+		}
 		if err != nil {
 			return false, errBroken{err}
-		}
-		if spec.Blocks == 1 {
-			break // its results go with the terminal message
 		}
 		for _, r := range rng.Results {
 			size += len(r.Payload)
 		}
-		if err := t.post(s, e, batch.RangeMessages(*spec, e.p, rng, s.terms, t.now), &none, &out); err != nil {
-			return false, errBroken{err}
-		}
 	}
-	if more {
-		return false, nil
+	return more, nil
+}
+
+// onlyRange returns the range of a batch that has just one, with its results;
+// else nil.
+func (t *txn) onlyRange(s *Store, e *entry, spec *batch.Spec) (*batch.Range, error) {
+	if spec.Blocks > 1 {
+		return nil, nil
 	}
-	var only *batch.Range
-	if spec.Blocks == 1 {
-		k := spec.BlockAt(0)
-		only = &batch.Range{Key: k}
-		only.Results, err = readSegments(t.Tx, k, 0, e.p.Round, whole)
-		if err != nil && !s.damaged(err, "block of batch", b.id) {
-			return false, errBroken{err}
-		}
+	only := batch.Range{Key: spec.BlockAt(0)}
+	var err error
+	if only.Results, err = readSegments(t.Tx, only.Key, 0, e.p.Round, whole); s.damaged(err, "block of batch", spec.ID) {
+		err = nil
 	}
-	if err := t.end(s, e, spec, as, only, &none, &out); err != nil {
-		return false, errBroken{err}
-	}
-	return true, nil
+	return &only, err
 }
 
 // leased returns how many blocks of a batch are in somebody's hands.

@@ -66,6 +66,9 @@ func (s *Store) FindItem(ctx context.Context, tenant batch.TenantID, id batch.ID
 		b, err = readBatch(tx, tenant, id)
 		return err
 	})
+	if err == nil {
+		err = b.Readable()
+	}
 	if err != nil {
 		return batch.ItemView{}, err
 	}
@@ -114,13 +117,25 @@ func findIn(tx *bbolt.Tx, b batch.Batch, part batch.Start, item string) (found *
 	return found, cmp.Or(err, failed)
 }
 
-// gathered is how many entries of an index are compared at a time at most.
-const gathered = 1 << 20
+// gathered is how many entries of an index are compared at a time at most, 24
+// bytes each, and mostCompare how many batches at a time.
+const (
+	gathered    = 1 << 20
+	mostCompare = 4
+)
 
 // repeats refuses a batch in which an id comes again in another part. Entries
 // of all parts are gathered by ranges of their hash, so that memory stays flat
 // however many there are; ids of one hash are compared as they are.
 func (s *Store) repeats(ctx context.Context, spec batch.Spec, parts []batch.Part) error {
+	select {
+	case s.comparing <- struct{}{}:
+		defer func() { <-s.comparing }()
+	case <-s.stop:
+		return errClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	found := batch.Repeats{Field: spec.Options.IDField}
 	span := math.MaxUint64 / uint64(spec.Items/(gathered/2)+1)
 	var entries []entryOf

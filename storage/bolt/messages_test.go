@@ -397,3 +397,36 @@ func TestAnAbsentLinkKeyIsDamage(t *testing.T) {
 		t.Errorf("it opens: %v", err)
 	}
 }
+
+func TestAStepOverMessagesIsBoundedInBytes(t *testing.T) {
+	s := openAt(t, filepath.Join(t.TempDir(), "store"))
+	b := made(t, s, batch.TenantID{}, 1)
+	const all = 3 * maxBytes >> 20
+	now := time.Now().UTC()
+	alter(t, s, func(tx *bbolt.Tx) error {
+		tt := &txn{Tx: tx}
+		for range all {
+			m := batch.Message{ID: batch.NewMessageID(now), Batch: b.ID, Type: batch.TypeResults, Host: "old:443", State: batch.MessageWaiting, Created: now, Ended: now, Head: make([]byte, 1<<20)}
+			if err := errors.Join(tt.putMessage(m), bucketByBatch.in(tx).Put(messageKey(b.ID, m.ID), []byte{1})); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	err := s.view(t.Context(), func(tx *bbolt.Tx) error {
+		found, last, err := (&txn{Tx: tx}).astray(s, b.Tenant, messageKey(b.ID, batch.MessageID{}), "new:443")
+		if err != nil || last == nil || len(found) == 0 || len(found) > all/2 {
+			t.Errorf("a move takes %d of %d MiB at once, %v", len(found), all, err)
+		}
+		n := 0
+		o := batch.Redelivery{State: batch.MessageWaiting, Made: now}
+		more, err := s.walkWanted(tx, &o, orderLooks, func(batch.Message) (bool, error) { n++; return true, nil })
+		if err != nil || !more || n == 0 || n > all/2 {
+			t.Errorf("an order takes %d of %d MiB at once, %v", n, all, err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

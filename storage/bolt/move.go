@@ -13,7 +13,8 @@ func (t *txn) beginMove(s *Store, key []byte) error {
 	return bucketMoves.in(t.Tx).Put(key, make([]byte, 16))
 }
 
-// How much one step of a move looks at and takes.
+// How much one step of a move looks at and takes, and fewer once what it has
+// read is maxBytes.
 const (
 	moveLooks = 1000
 	moveTakes = 200
@@ -59,9 +60,9 @@ func (t *txn) move(s *Store, key []byte) error {
 // the key of the last that it looked at; nil if there are no more.
 func (t *txn) astray(s *Store, tenant batch.TenantID, after []byte, host string) (found []batch.Message, last []byte, err error) {
 	c := bucketByBatch.in(t.Tx).Cursor()
-	n := 0
+	n, size := 0, 0
 	for k, _ := c.Seek(append(after, 0)); bytes.HasPrefix(k, after[:16]); k, _ = c.Next() {
-		if n++; n > moveLooks || len(found) == moveTakes {
+		if n++; n > moveLooks || len(found) == moveTakes || size > maxBytes {
 			return found, last, nil
 		}
 		last = bytes.Clone(k)
@@ -72,7 +73,7 @@ func (t *txn) astray(s *Store, tenant batch.TenantID, after []byte, host string)
 		if err != nil {
 			return nil, nil, err
 		}
-		if m.State == batch.MessageWaiting && m.Host != host {
+		if size += m.Size(); m.State == batch.MessageWaiting && m.Host != host {
 			found = append(found, m)
 		}
 	}

@@ -32,12 +32,9 @@ func open(path string, o Options) (*Store, error) {
 		return nil, err
 	}
 	go s.commitLoop()
-	go s.endLoop()
-	go s.orderLoop()
-	s.loops.Go(s.roundLoop)
-	s.loops.Go(s.removeLoop)
-	s.loops.Go(s.retainLoop)
-	go s.tidyLoop()
+	for _, loop := range []func(){s.endLoop, s.orderLoop, s.roundLoop, s.removeLoop, s.retainLoop, s.tidyLoop} {
+		s.loops.Go(loop)
+	}
 	if err := s.resume(); err != nil {
 		s.Close()
 		return nil, err

@@ -16,6 +16,7 @@ import (
 type partStage struct {
 	upload
 	number int
+	there  *batch.Part // when it began
 }
 
 // A partUpload is an upload of a part that is under way, or being swept.
@@ -35,9 +36,9 @@ func (s *Store) StagePart(ctx context.Context, tenant batch.TenantID, id batch.I
 		}
 		g.row = partRow(tenant, id, g.key.Part)
 		free := false
-		g.err = s.view(ctx, func(tx *bbolt.Tx) error {
-			there, err := readPart(tx, id, number)
-			free = bucketStaging.in(tx).Get(g.row) == nil && (there == nil || there.Key != g.key.Part)
+		g.err = s.view(ctx, func(tx *bbolt.Tx) (err error) {
+			g.there, err = readPart(tx, id, number)
+			free = bucketStaging.in(tx).Get(g.row) == nil && (g.there == nil || g.there.Key != g.key.Part)
 			return err
 		})
 		if free || g.err != nil {
@@ -48,6 +49,9 @@ func (s *Store) StagePart(ctx context.Context, tenant batch.TenantID, id batch.I
 	g.over, g.err = true, batch.Errorf(batch.Conflict, "part %d is being sent too often at once", number)
 	return g
 }
+
+// There returns the part that was there already.
+func (g *partStage) There() *batch.Part { return g.there }
 
 // enrol reports whether an upload is the only one of its key in this process,
 // and makes it that.
@@ -269,42 +273,6 @@ func (s *Store) Seal(ctx context.Context, r batch.Sealing, once batch.Once) (b b
 		return batch.Batch{}, err
 	}
 	hint(s.changed)
+	b.WaitingOn = b.Gate(b.Options).WaitingOn(time.Now())
 	return b, nil
-}
-
-// removeOpen removes an open batch whose key is given, if it is wanted, and
-// then sweeps what it held.
-func (s *Store) removeOpen(key []byte, wanted func(b batch.Batch, now time.Time) bool) error {
-	tenant, id := splitTenantKey(key)
-	gone := false
-	err := s.do(s.small, 0, func(t *txn) error {
-		gone = false
-		e, b, err := t.open(s, tenant, id)
-		if isAbsent(err) || batch.CodeOf(err) == batch.Conflict || err == nil && !wanted(b, t.now) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		gone = true
-		return t.drop(e)
-	})
-	if err == nil && gone {
-		s.sweep(key)
-	}
-	return err
-}
-
-// drop takes the records of an open batch away and marks the rest of it to be
-// swept.
-func (t *txn) drop(e *entry) error {
-	tenant, id := splitTenantKey(e.key)
-	delete(t.progress, queued{tenant, id})
-	e.gone = true
-	for _, of := range []table{bucketBatches, bucketProgress, bucketActive, bucketUploads} {
-		if err := of.in(t.Tx).Delete(e.key); err != nil {
-			return broken(err)
-		}
-	}
-	return broken(bucketStaging.in(t.Tx).Put(e.key, []byte{1}))
 }

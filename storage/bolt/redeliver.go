@@ -145,12 +145,14 @@ func (s *Store) countWanted(ctx context.Context, o batch.Redelivery) (n int, err
 }
 
 // walkWanted calls f for the next messages an order means until it says no,
-// and notes how far it came. more is false at the end.
+// and notes how far it came. It stops sooner once what it has read is maxBytes.
+// more is false at the end.
 func (s *Store) walkWanted(tx *bbolt.Tx, o *batch.Redelivery, looks int, f func(batch.Message) (bool, error)) (more bool, err error) {
 	c := listOf(o.State).in(tx).Cursor()
 	from := append(tenantKey(o.Tenant, o.After), 0)
+	size := 0
 	for k, _ := c.Seek(from); bytes.HasPrefix(k, o.Tenant[:]); k, _ = c.Next() {
-		if looks--; looks < 0 {
+		if looks--; looks < 0 || size > maxBytes {
 			return true, nil
 		}
 		_, id := splitTenantKey(k)
@@ -158,7 +160,7 @@ func (s *Store) walkWanted(tx *bbolt.Tx, o *batch.Redelivery, looks int, f func(
 		if err != nil && !s.damaged(err, "message", batch.MessageID(id)) {
 			return false, err
 		}
-		if err == nil && o.Wants(m) && !doomed(tx, m) && (m.State != batch.MessagePulled || hasURL(tx, m)) {
+		if size += m.Size(); err == nil && o.Wants(m) && !doomed(tx, m) && (m.State != batch.MessagePulled || hasURL(tx, m)) {
 			if ok, err := f(m); err != nil || !ok {
 				return true, err
 			}
@@ -175,14 +177,9 @@ func hasURL(tx *bbolt.Tx, m batch.Message) bool {
 	return err == nil && spec.Options.CallbackURL != ""
 }
 
-// orderAgain is how soon an order is gone on with that the disk had no room
-// for.
-const orderAgain = time.Second
-
 // orderLoop carries out what was ordered, redeliveries and moves, one step at
 // a time, until the store closes. What is left then goes on at the next start.
 func (s *Store) orderLoop() {
-	defer close(s.ordersEnded)
 	kinds := []*chores{{in: bucketOrders, advance: (*txn).advance}, {in: bucketMoves, advance: (*txn).move}}
 	for {
 		var wait <-chan time.Time
@@ -192,7 +189,7 @@ func (s *Store) orderLoop() {
 				return
 			case err != nil:
 				s.log.Error("an order is put off", "in", o.in, "error", err)
-				wait = time.After(orderAgain)
+				wait = time.After(tryAgain)
 			case more && wait == nil:
 				wait = time.After(0)
 			}

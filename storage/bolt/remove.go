@@ -241,7 +241,7 @@ func (s *Store) removeLoop() {
 			return
 		case err != nil:
 			s.log.Error("what is left of deleted batches stays for now", "error", err)
-			wait = time.After(endAgain)
+			wait = time.After(tryAgain)
 		case more:
 			wait = time.After(wipePause)
 		}

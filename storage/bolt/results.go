@@ -166,8 +166,8 @@ func readItem(tx *bbolt.Tx, tenant batch.TenantID, id batch.ID, index int) (v ba
 	if err != nil {
 		return v, err
 	}
-	if b.Status == batch.Open {
-		return v, batch.Refuse(batch.Conflict, "wrong_state", "the batch is open: its items are there to be read once it is sealed")
+	if err := b.Readable(); err != nil {
+		return v, err
 	}
 	if index < 0 || index >= b.Items {
 		return v, batch.Errorf(batch.NotFound, "the batch has no item %d: its items are 0 to %d", index, b.Items-1)

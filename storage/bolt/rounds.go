@@ -199,7 +199,7 @@ func (s *Store) roundLoop() {
 			case s.Err() != nil, errors.Is(err, errClosed):
 				return
 			case code == batch.Full:
-				more, wait = true, time.After(endAgain)
+				more, wait = true, time.After(tryAgain)
 			case err != nil && code != batch.Gone:
 				s.log.Error("a round is not laid out: cancel the batch", "batch_id", turn.id, "error", err)
 			}

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -48,6 +49,7 @@ type Store struct {
 	closed      bool
 	committed   chan struct{} // closed when the committer is done
 	sync        func(*bbolt.Tx) error
+	large       time.Time // when a commit last took much; the committer's
 	crashed     bool // it was not closed the last time
 
 	lastMessage batch.MessageID // the greatest id there is; the committer's
@@ -64,7 +66,8 @@ type Store struct {
 
 	changed, messagesChanged chan struct{}
 
-	claiming sync.Mutex // held over ClaimMessages
+	claiming  sync.Mutex    // held over ClaimMessages
+	comparing chan struct{} // has a place for each that compares the ids of a batch's parts
 
 	watches batch.Watches
 
@@ -88,15 +91,12 @@ type Store struct {
 
 	stale [][]byte // hosts found at the start that are to be forgotten
 
-	tidied      chan struct{} // closed when the tidying is done
 	endsReady   chan struct{}
 	roundsReady chan struct{}
 	doomedReady chan struct{}
 	ordersReady chan struct{}
-	ordersEnded chan struct{}
 	stop        chan struct{}
-	ended       chan struct{}
-	loops       sync.WaitGroup // of roundLoop, removeLoop and retainLoop
+	loops       sync.WaitGroup // all but the committer
 }
 
 var _ batch.Store = (*Store)(nil)
@@ -124,8 +124,8 @@ func newStore(db *bbolt.DB, o Options) *Store {
 		changed: make(chan struct{}, 1), messagesChanged: make(chan struct{}, 1),
 		live: map[batch.ID]*live{}, batches: map[string]*rota[batch.ID]{}, lanes: newLanes(),
 		flights: map[batch.MessageID]flight{}, hand: map[batch.MessageID][]byte{}, posted: make(chan struct{}), crowded: map[batch.ID]int{}, recent: map[batch.ID]*batch.Spec{}, deadlines: newRota[batch.ID](),
-		reserved: map[string]struct{}{}, uploads: map[partUpload]struct{}{}, tidied: make(chan struct{}),
-		endsReady: make(chan struct{}, 1), roundsReady: make(chan struct{}, 1), doomedReady: make(chan struct{}, 1), ordersReady: make(chan struct{}, 1), ordersEnded: make(chan struct{}), stop: make(chan struct{}), ended: make(chan struct{}),
+		comparing: make(chan struct{}, mostCompare), reserved: map[string]struct{}{}, uploads: map[partUpload]struct{}{},
+		endsReady: make(chan struct{}, 1), roundsReady: make(chan struct{}, 1), doomedReady: make(chan struct{}, 1), ordersReady: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 }
 
@@ -149,10 +149,7 @@ func (s *Store) Close() error {
 	s.closing.Unlock()
 	close(s.stop)
 	<-s.committed
-	<-s.ended
-	<-s.ordersEnded
 	s.loops.Wait()
-	<-s.tidied
 	if kept := s.before; kept != nil { // a commit failed
 		s.show(nil)
 		kept.leave()

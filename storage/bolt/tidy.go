@@ -12,36 +12,24 @@ import (
 
 // tidyEvery is how often what was kept for a time is looked for: it is kept
 // that much longer at most. The first look is tidyFirst after the start: by
-// then a clock that was wrong at boot has mostly been set. tidyPause is between
-// the steps of what there is to do.
+// then a clock that was wrong at boot has mostly been set.
 const (
 	tidyFirst = time.Minute
 	tidyEvery = 10 * time.Minute
-	tidyPause = 20 * time.Millisecond
 )
 
 // tidyLoop removes, at a slow pace, what was kept long enough: bindings of
 // Idempotency-Keys, and open batches that nobody touches.
 func (s *Store) tidyLoop() {
-	defer close(s.tidied)
-	pace := time.NewTimer(tidyFirst)
-	defer pace.Stop()
 	var last []byte // among the open batches, where the pass is
-	for {
-		select {
-		case <-pace.C:
-		case <-s.stop:
-			return
-		}
+	for pause := tidyFirst; s.rests(pause); {
 		more, next, err := s.tidyStep(last)
 		if err != nil && !errors.Is(err, errClosed) {
 			s.log.Warn("what is old could not be removed yet", "error", err)
 		}
-		last = next
+		last, pause = next, tidyEvery
 		if more && err == nil {
-			pace.Reset(tidyPause)
-		} else {
-			pace.Reset(tidyEvery)
+			pause = wipePause
 		}
 	}
 }
@@ -51,7 +39,7 @@ func (s *Store) tidyStep(last []byte) (more bool, next []byte, err error) {
 	old, next, err := s.abandoned(last)
 	for _, row := range old {
 		if err == nil {
-			err = s.removeOpen(row, func(b batch.Batch, now time.Time) bool { return b.Abandoned(now) })
+			err = s.removeAbandoned(row)
 		}
 	}
 	if err != nil || s.noneOld() {
@@ -105,4 +93,20 @@ func (s *Store) abandoned(last []byte) (old [][]byte, next []byte, err error) {
 		return nil
 	})
 	return old, next, err
+}
+
+// removeAbandoned removes the open batch under a key if nobody has touched it
+// meanwhile.
+func (s *Store) removeAbandoned(key []byte) error {
+	tenant, id := splitTenantKey(key)
+	return s.do(s.small, 0, func(t *txn) error {
+		e, b, err := t.open(s, tenant, id)
+		switch {
+		case isAbsent(err), batch.CodeOf(err) == batch.Conflict, err == nil && !b.Abandoned(t.now):
+			return nil
+		case err != nil:
+			return err
+		}
+		return t.remove(s, e)
+	})
 }

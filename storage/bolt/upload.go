@@ -163,9 +163,9 @@ func (u *upload) Discard() {
 // sweepChunk is how many rows of each table go in one step of a sweep.
 const sweepChunk = 64
 
-// sweep removes, in steps, what is under way or to be removed under a row of
-// bucketStaging: an abandoned upload, a part, a whole batch. What it does not
-// get to, the next start does.
+// sweep removes, in steps, what stands under a row of bucketStaging: an upload
+// that was given up, or a part that was dropped. What it does not get to, the
+// next start does.
 func (s *Store) sweep(row []byte) {
 	_, id := splitTenantKey(row)
 	for more := true; more; {
@@ -187,9 +187,7 @@ func (t *txn) sweep(row []byte) (more bool, err error) {
 	}
 	of := row[16:] // the batch, or a part of it
 	prefixes := map[table][]byte{bucketBlocks: of, bucketIndex: of, bucketOpen: of}
-	if len(of) == 16 {
-		prefixes[bucketParts] = of
-	} else { // nobody has worked on it: its blocks are due as they were
+	if len(of) > 16 { // nobody has worked on it: its blocks are due as they were
 		prefixes[bucketOpen] = slices.Concat(of[:16], make([]byte, 8), of[16:])
 	}
 	for from, prefix := range prefixes {

@@ -328,7 +328,8 @@ func (m *model) amend(rt *rapid.T) {
 		a.MaxFailures = &may
 	}
 	late := a.MaxFailures != nil && (b.ending() || b.status.Terminal())
-	if late || a.CallbackURL != nil && !b.Options.Messages() {
+	untold := b.done().Sum() > 0 || len(b.past) > 0 || b.status.Terminal() // without a callback
+	if late || a.CallbackURL != nil && !b.Options.Messages() && untold {
 		_, err := m.Amend(m.ctx, b.Tenant, b.ID, a)
 		m.refused(err, batch.Conflict)
 		return

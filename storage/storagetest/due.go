@@ -27,6 +27,18 @@ var timing = cases{
 		s.complete()
 		s.ends(g, batch.Completed, g.tally(every(4)...))
 	}},
+	{"a batch that is sealed before its time says so at once", func(s *fixture) {
+		m := inParts()
+		m.Options.NotBefore = now().Add(time.Hour)
+		g := s.unsealed(m, 0, 1, 2)
+		b, err := s.seal(g)
+		s.ok(err)
+		s.made.add(g)
+		s.same("waiting on", b.WaitingOn, "not_before")
+		s.pass(m.Options.NotBefore)
+		s.complete()
+		s.stands(g, batch.Completed, g.tally(every(10)...))
+	}},
 	{"a batch expires at its deadline", func(s *fixture) {
 		g := s.create(limited(time.Hour))
 		s.same("deadline", s.batch(g).Expires, g.Created.Add(time.Hour))

@@ -230,6 +230,8 @@ var parting = cases{
 		s.same("results", []any{len(p.Results), p.Last}, []any{0, true})
 		_, err = s.Item(s.ctx, g.Tenant, g.ID, 0)
 		s.refused(err, batch.Conflict)
+		_, err = s.FindItem(s.ctx, g.Tenant, g.ID, "of no item")
+		s.refused(err, batch.Conflict)
 		_, err = s.Cancel(s.ctx, g.Tenant, g.ID)
 		s.refused(err, batch.Conflict)
 		_, err = s.Parts(s.ctx, tenant(7), g.ID)
@@ -259,6 +261,13 @@ var parting = cases{
 		s.ok(err)
 		s.same("the part", again, first)
 		st, p, err := s.stagePart(g, 1)
+		s.ok(err)
+		s.same("the part that is there", *st.There(), first)
+		s.ok(s.DropPart(s.ctx, g.Tenant, g.ID, 0))
+		none := s.StagePart(s.ctx, g.Tenant, g.ID, 0)
+		s.same("a part that is there no more", none.There() == nil, true)
+		none.Discard()
+		_, err = s.put(g, 0)
 		s.ok(err)
 		p.SHA256[0]++
 		p.Bytes++
@@ -503,11 +512,19 @@ var leftAlone = cases{
 		_, err := s.put(touched, 2)
 		s.ok(err)
 		s.has(old, 0, 1)
+		w := s.Watch(old.Tenant, &old.ID)
+		defer w.Close()
+		changed, _ := w.After(w.Version())
 		s.pass(time.Now().Add(2 * time.Hour))
+		select {
+		case <-changed:
+		default:
+			s.t.Fatalf("who watches it is not told")
+		}
 		_, err = s.Batch(s.ctx, old.Tenant, old.ID)
-		s.refused(err, batch.NotFound)
+		s.refused(err, batch.Gone)
 		_, err = s.Parts(s.ctx, old.Tenant, old.ID)
-		s.refused(err, batch.NotFound)
+		s.refused(err, batch.Gone)
 		s.has(touched, 0, 2)
 		s.ok(s.Check(s.ctx))
 		s.stands(sealed, batch.Queued, batch.Tally{})

@@ -387,8 +387,21 @@ var amending = cases{
 		s.ends(g, batch.Canceled, done)
 		s.same("reason", s.batch(g).Reason, batch.CodeTooManyFailures)
 	}},
+	{"a batch of which nothing has finished may be given a callback", func(s *fixture) {
+		g := s.create(sample{Items: 4, PerBlock: 2})
+		url := "https://other.example/"
+		s.amend(g, batch.Amendment{CallbackURL: &url})
+		s.complete()
+		s.same("messages", len(s.messagesOf(g)), 3)
+		for _, d := range s.takeAll(2, anyHost(2)) {
+			s.same("to", d.URL, url)
+			s.attempted(ended(d, batch.MessageDelivered))
+		}
+		s.deliver(g)
+	}},
 	{"what is refused changes nothing", func(s *fixture) {
-		polled, over := s.create(sample{Items: 2}), s.create(called(2, 2))
+		polled, over := s.create(sample{Items: 2, PerBlock: 1}), s.create(called(2, 2))
+		s.record(finish(s.claim()))
 		s.pause(polled)
 		s.complete()
 		url, five, bad := "https://other.example/", 5, -1
