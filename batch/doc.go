@@ -70,7 +70,9 @@
 // is one small record, however many items it has: a pause, a cancel, a deadline
 // that passes, a failure too many. Nothing more of the batch starts then, what
 // is in flight finishes and is recorded, and a batch that was stopped ends when
-// nothing of it is in anybody's hands. What stopped it first is how it ends.
+// nothing of it is in anybody's hands. What stopped it first is how it ends. Of
+// failures a node knows before they are recorded: it counts those of the batches
+// it has in hand, so that with a failure too many nothing more begins at once.
 //
 // What a batch asked for its owner may amend. Its spec is replaced then, never
 // changed, so whoever has the last one in hand goes on with that.
@@ -116,8 +118,8 @@
 // Stores carry, this package decides. May work of the batch start: [Gate.Open].
 // What does its owner's wish do to it: [Progress.Cancel], [Progress.Pause],
 // [Progress.Resume], [Progress.Amend]. What do its deadline and its failures:
-// [Progress.Lapse], [Progress.Strain]. Is the batch over: [Progress.Over].
-// What does a report change: [BlockState.Apply], [Progress.Absorb]. When is
+// [Progress.Lapse], [Progress.Strain], [Spec.Bears]. Is the batch over:
+// [Progress.Over]. What does a report change: [BlockState.Apply], [Progress.Absorb]. When is
 // the next try: [Policy.Next]. Is it the item that kills its workers, or the
 // process: [Failure.At], [Fatal]. What goes into which message: [RangeMessages],
 // [EndMessages], [ProgressMessage]. What does an attempt leave behind:

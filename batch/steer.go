@@ -75,9 +75,19 @@ func (p *Progress) Lapse(now time.Time) (changed bool) {
 	return true
 }
 
+// Bears reports whether the batch goes on when so many items of a round have
+// failed. Those that failed in earlier rounds, and are not in it, do not count.
+func (s Spec) Bears(failed int) bool {
+	most := s.Options.MaxFailures
+	return most == "" || failed <= most.Allows(s.Items)
+}
+
+// Failed returns how many items of the round have failed.
+func (p Progress) Failed() int { return p.Done.Failed - p.Kept }
+
 // Strain begins the end of a batch of which more items failed than may.
 func (p *Progress) Strain(s Spec) (changed bool) {
-	if p.ending() || p.Done.Failed-p.Kept <= s.Options.MaxFailures.Allows(s.Items) || !p.Status.CanBecome(Canceling) {
+	if p.ending() || s.Bears(p.Failed()) || !p.Status.CanBecome(Canceling) {
 		return false
 	}
 	p.Status, p.Reason = Canceling, CodeTooManyFailures

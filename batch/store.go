@@ -355,6 +355,7 @@ type Work struct {
 	Items []WorkItem
 
 	Expires time.Time // from when on nothing of it is to be started; zero: never
+	Failed  int       // items of the batch, in the round and as recorded by then: see [Spec.Bears]
 }
 
 // A WorkItem is an item to be worked on.

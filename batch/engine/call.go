@@ -87,8 +87,7 @@ func (l *lane) settle(r *run, pos int, out []byte, f *batch.Failure, now time.Ti
 		}
 		res.Status, res.Payload = batch.ItemFailed, f.JSON()
 	}
-	r.results = append(r.results, res)
-	r.bytes += len(res.Payload)
+	l.outcome(r, res)
 }
 
 // condemn ends the item at pos without another try.
@@ -96,8 +95,19 @@ func (l *lane) condemn(r *run, pos int, f *batch.Failure, now time.Time) {
 	it := &r.block.work.Items[pos]
 	res := batch.Result{Index: it.Index, ID: it.ID, Attempts: max(it.Attempts, it.Deaths), Finished: now, Status: batch.ItemFailed, Payload: f.JSON()}
 	l.log.Error("an item is not tried again: the process died of it", "batch_id", r.block.work.Spec.ID, "index", it.Index, "deaths", it.Deaths)
+	l.outcome(r, res)
+}
+
+// outcome gives a run the result of an item.
+func (l *lane) outcome(r *run, res batch.Result) {
 	r.results = append(r.results, res)
 	r.bytes += len(res.Payload)
+	if res.Status != batch.ItemFailed {
+		return
+	}
+	if r.failed++; r.bounded {
+		l.e.failed(r)
+	}
 }
 
 // attempt calls the processor once and judges what it gave.

@@ -132,6 +132,7 @@ type Engine struct {
 
 	mu         sync.Mutex // guards what follows, and what it says of lanes and hands
 	jobs       map[batch.ID]*job
+	strained   map[batch.ID]failures // of batches whose last block went while a claim was under way
 	held       hands
 	noted      []*block // with something to record
 	charges    []*charge
@@ -146,7 +147,7 @@ type Engine struct {
 func New(s Store, o Options) *Engine {
 	o = o.withDefaults()
 	e := &Engine{
-		store: s, o: o, log: o.Logger, lanes: map[string]*lane{}, jobs: map[batch.ID]*job{},
+		store: s, o: o, log: o.Logger, lanes: map[string]*lane{}, jobs: map[batch.ID]*job{}, strained: map[batch.ID]failures{},
 		outcomes: newSignal(), room: newSignal(), claimed: newSignal(),
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.Processors)) {
@@ -204,10 +205,7 @@ func (e *Engine) halt() {
 	defer e.mu.Unlock()
 	e.halted = true
 	for _, j := range e.jobs {
-		for _, b := range j.blocks {
-			b.stop()
-			e.note(b, now)
-		}
+		e.letGo(j, now)
 	}
 	e.outcomes.raise()
 }

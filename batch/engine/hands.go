@@ -29,10 +29,14 @@ type job struct {
 	line   turn[*job] // among the tenant's batches
 	blocks []*block   // in the order they were claimed
 	runs   int        // under way: items of the batch in flight
+	failed failures   // recorded or not
 }
 
 // first returns the job's first block with something to grant, or nil.
 func (j *job) first(now time.Time) *block {
+	if j.strained() {
+		return nil
+	}
 	if !j.until.IsZero() && !now.Before(j.until) {
 		return nil // the store will say to let go
 	}
@@ -105,6 +109,7 @@ type run struct {
 	block   *block
 	probe   bool // to see whether the breaker may close
 	free    bool // and at its expense
+	bounded bool // its batch bears only so many failures: each counts at once
 	started time.Time
 	to      int
 	next    atomic.Int64 // position of the first item not begun; safe for concurrent use
@@ -114,6 +119,7 @@ type run struct {
 	back    []span // to be granted anew
 	bytes   int
 	tried   int
+	failed  int // that its batch does not count yet
 	took    time.Duration
 	up      bool      // somebody answered
 	down    bool      // the last attempt had no answer
@@ -146,7 +152,8 @@ func (r *run) reset(b *block, s span, now time.Time) {
 	r.block, r.started, r.to = b, now, s.to
 	r.next.Store(int64(s.from))
 	r.results, r.again, r.back = r.results[:0], r.again[:0], r.back[:0]
-	r.bytes, r.tried, r.took = 0, 0, 0
+	r.bytes, r.tried, r.failed, r.took = 0, 0, 0, 0
+	r.bounded = b.job.spec.Options.MaxFailures != ""
 	r.up, r.down, r.hold, r.urgent = false, false, time.Time{}, false
 }
 
@@ -159,8 +166,10 @@ func (r *run) settle() int {
 		b.runs = slices.Delete(b.runs, i, i+1)
 	}
 	if b.closed {
+		b.job.failed.n -= failedOf(r.results) - r.failed
 		return 0
 	}
+	r.count()
 	if !b.stopped {
 		b.todo = append(b.todo, r.back...)
 	}
@@ -195,6 +204,8 @@ func (e *Engine) keep(works []batch.Work) {
 		if w.Spec.Edition >= j.spec.Edition {
 			j.spec, j.until = w.Spec, w.Expires
 		}
+		j.failed.learn(failures{w.Round, w.Failed})
+		j.failed.learn(e.strained[w.Spec.ID])
 		b := &block{work: w, job: j, size: sizeOf(w), claimed: now}
 		j.blocks = append(j.blocks, b)
 		for _, held := range []*hands{&e.held, &l.held} {
@@ -210,6 +221,7 @@ func (e *Engine) keep(works []batch.Work) {
 			e.note(b, now)
 		}
 	}
+	clear(e.strained)
 }
 
 // hands is how much is held.
@@ -244,6 +256,7 @@ func (e *Engine) drop(b *block) {
 		held.bytes -= b.size
 	}
 	e.unrecorded -= b.bytes
+	j.failed.n -= failedOf(b.results)
 	b.bytes, b.results, b.again = 0, nil, nil
 	j.lane.turnover++
 	e.room.raise()

@@ -69,6 +69,9 @@ func (l *lane) open(s *batch.Spec) *job {
 
 // close forgets a batch of which nothing is held.
 func (l *lane) close(j *job) {
+	if l.e.asking && j.strained() {
+		l.e.strained[j.spec.ID] = j.failed
+	}
 	delete(l.e.jobs, j.spec.ID)
 	if j.tenant.jobs--; j.tenant.jobs == 0 {
 		delete(l.tenants, j.tenant.id)
@@ -208,6 +211,9 @@ func (l *lane) finish(r *run) bool {
 	b := r.block
 	l.e.unrecorded += r.settle()
 	l.e.note(b, now)
+	if b.job.strained() {
+		l.e.letGo(b.job, now)
+	}
 	l.e.leave(r)
 	l.line(b.job)
 	ok, wait := l.grant(r, now)

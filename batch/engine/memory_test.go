@@ -165,7 +165,7 @@ func (m *memory) lease(k *kept, c batch.Claim) (batch.Work, bool) {
 		key := batch.BlockKey{Tenant: k.Tenant, Batch: k.ID, Number: uint32(n)}
 		b.lease = &batch.Lease{Block: key, Owner: c.Owner, Token: m.token}
 		spec := k.Spec
-		w := batch.Work{Lease: *b.lease, Spec: &spec, Round: k.Round, Expires: k.Expires}
+		w := batch.Work{Lease: *b.lease, Spec: &spec, Round: k.Round, Expires: k.Expires, Failed: k.Failed()}
 		for i, it := range b.Items {
 			if st := b.state.Items[i]; !st.Status.Terminal() && !st.Due.After(now) {
 				w.Items = append(w.Items, batch.WorkItem{Index: b.First + i, ID: it.ID, Raw: it.Raw, Attempts: st.Attempts, Deaths: st.Deaths})
@@ -212,6 +212,7 @@ func (m *memory) Record(_ context.Context, reports []batch.Report, offer batch.M
 		}
 		k.Begin(r.Started)
 		k.Absorb(tally, 0, finished)
+		k.Strain(k.Spec)
 		m.end(k, &offer, &out)
 	}
 	raise(m.changed)

@@ -69,6 +69,7 @@ func TestWhateverHappensEveryItemEndsWithOneResult(t *testing.T) {
 		sizes := rapid.SliceOfN(rapid.IntRange(1, 80), 1, 8).Draw(rt, "sizes")
 		per := rapid.IntRange(1, 40).Draw(rt, "per block")
 		most := rapid.IntRange(0, 3).Draw(rt, "batch concurrency")
+		bears := rapid.SampledFrom([]batch.Tolerance{"", "", "0", "3", "10%"}).Draw(rt, "max failures")
 		crashed := rapid.Bool().Draw(rt, "crashed")
 		deaths := rapid.MapOfN(rapid.IntRange(0, 79), rapid.IntRange(0, 3), 0, 8).Draw(rt, "deaths")
 		mishaps := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) mishap {
@@ -84,7 +85,7 @@ func TestWhateverHappensEveryItemEndsWithOneResult(t *testing.T) {
 			m.crashed = crashed
 			var ids []batch.ID
 			for i, n := range sizes {
-				ids = append(ids, m.submit(spec(byte(i%3), batch.Options{Concurrency: most, MaxAttempts: 4, CallbackURL: hook}), n, per))
+				ids = append(ids, m.submit(spec(byte(i%3), batch.Options{Concurrency: most, MaxAttempts: 4, MaxFailures: bears, CallbackURL: hook}), n, per))
 				m.blame(ids[i], deaths)
 			}
 			o := procs(engine.Processor{Do: moody(seed), Concurrency: concurrency, Rate: rate})
@@ -136,6 +137,12 @@ func TestWhateverHappensEveryItemEndsWithOneResult(t *testing.T) {
 				k := m.await(t, id)
 				if k.Done.Sum() != k.Items || k.Done.Succeeded+k.Done.Failed != len(k.results) {
 					t.Fatalf("%+v of %d items with %d results", k.Done, k.Items, len(k.results))
+				}
+				if may := k.Options.MaxFailures.Allows(k.Items); k.Failed() > may+concurrency {
+					t.Fatalf("%d failed of %d that may, %d at once", k.Failed(), may, concurrency)
+				}
+				if k.Reason == batch.CodeTooManyFailures {
+					canceled[id] = !k.Bears(k.Failed())
 				}
 				if !canceled[id] && (k.Status != batch.Completed || len(k.results) != k.Items) {
 					t.Fatalf("%s with %d results of %d", k.Status, len(k.results), k.Items)

@@ -8,9 +8,10 @@ import (
 	"github.com/callbatch/callbatch/batch"
 )
 
-// What one call of Record carries. A finished block is recorded at once; what
-// comes of a block that is not finished is gathered for a while, because
-// every report on a part of a block costs the store a segment.
+// What one call of Record carries. A finished block is recorded at once, and so
+// is all there is of a batch with too many failures. What comes of another block
+// that is not finished is gathered for a while, because every report on a part
+// of a block costs the store a segment.
 const (
 	gatherTime   = 50 * time.Millisecond
 	gatherMost   = 128     // of one block: no need to wait for more
@@ -97,7 +98,7 @@ func (e *Engine) gatherOutcomes(now time.Time) (g group, wait time.Duration) {
 	later := e.noted[:0]
 	for _, b := range e.noted {
 		left := gatherTime - now.Sub(b.since)
-		ready := b.urgent || !e.charging(b) && (b.over() || left <= 0 || len(b.results)+len(b.again) >= gatherMost)
+		ready := b.urgent || !e.charging(b) && (b.over() || b.job.strained() || left <= 0 || len(b.results)+len(b.again) >= gatherMost)
 		switch {
 		case b.closed:
 		case ready && len(g.reports) < groupReports && g.bytes < groupBytes:
@@ -193,6 +194,7 @@ func (e *Engine) recorded(g group, rec batch.Recorded) {
 	defer e.mu.Unlock()
 	for _, i := range rec.Lost {
 		e.log.Debug("lease lost", "batch_id", g.reports[i].Lease.Block.Batch, "token", g.reports[i].Lease.Token)
+		g.blocks[i].job.failed.n -= failedOf(g.reports[i].Results)
 		e.lose(g.blocks[i])
 	}
 	for i, b := range g.blocks {

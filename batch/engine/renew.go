@@ -132,10 +132,7 @@ func (e *Engine) heed(answer batch.Renewed) {
 	}
 	for _, id := range answer.Stop {
 		if j := e.jobs[id]; j != nil {
-			for _, b := range j.blocks {
-				b.stop()
-				e.note(b, now)
-			}
+			e.letGo(j, now)
 		}
 	}
 }

@@ -118,7 +118,7 @@ func (s *Store) pickOne(open *cursor, r *rota[batch.ID], c batch.Claim, now time
 			r.wakeUp(lv.tenant, id)
 			p = pick{
 				lease: l, alone: len(lv.leases) == 1,
-				work: batch.Work{Lease: l.Lease, Spec: lv.spec, Round: l.round, Expires: lv.gate.Expires},
+				work: batch.Work{Lease: l.Lease, Spec: lv.spec, Round: l.round, Expires: lv.gate.Expires, Failed: lv.failed},
 			}
 		} else if !due.IsZero() {
 			r.sleep(lv.tenant, id, due)

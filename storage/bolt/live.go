@@ -19,18 +19,21 @@ type live struct {
 	parts     batch.Layout
 	leases    map[place]*lease
 	damaged   map[place]bool // blocks that cannot be read: left alone
+	failed    int            // items in the round, as committed
 	started   time.Time      // of the first claim of this process
 	inFlight  int
 	waitingOn string
 	pace      *batch.Pace // nil until it has results and goes on
 }
 
-// finished counts what a batch that goes on has got done.
-func (s *Store) finished(id batch.ID, now time.Time, items int) {
+// finished counts what a batch that goes on has got done, of which so many
+// items have failed by now.
+func (s *Store) finished(id batch.ID, now time.Time, items, failed int) {
 	lv := s.live[id]
 	if lv == nil || items == 0 {
 		return
 	}
+	lv.failed = failed
 	if lv.pace == nil {
 		lv.pace = &batch.Pace{}
 		lv.pace.Begin(lv.started)
@@ -68,7 +71,7 @@ const specsKept = 4096
 func (s *Store) adopt(spec *batch.Spec, p batch.Progress) *live {
 	lv := &live{
 		tenant: spec.Tenant, id: spec.ID, gate: p.Gate(spec.Options), round: p.Round, processor: spec.Options.Processor, parts: spec.Parts,
-		leases: map[place]*lease{},
+		leases: map[place]*lease{}, failed: p.Failed(),
 	}
 	if len(s.live) < specsKept {
 		lv.spec = spec

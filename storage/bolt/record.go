@@ -168,7 +168,7 @@ func (r *recording) report(p prepared) error {
 	if err != nil {
 		return err
 	}
-	r.t.after(func() { r.s.finished(k.Batch, r.t.now, tally.Sum()) })
+	r.t.after(func() { r.s.finished(k.Batch, r.t.now, tally.Sum(), e.p.Failed()) })
 	return r.t.tell(r.s, e, &r.offer, &r.out)
 }
 

@@ -156,6 +156,7 @@ func (m *model) claim(rt *rapid.T) {
 		for _, it := range w.Items {
 			m.same("attempts and deaths", []int{it.Attempts, it.Deaths}, []int{b.items[it.Index].attempts, b.items[it.Index].deaths})
 		}
+		m.same("failed by then", w.Failed, b.done().Failed-b.kept)
 		m.held = append(m.held, w)
 		b.claimed = true
 	}

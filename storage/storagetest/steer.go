@@ -151,6 +151,23 @@ var steering = cases{
 		s.same("a result that never was", s.results(g, batch.ResultQuery{Limit: 1, Status: batch.ItemCanceled})[0],
 			batch.EndedResult(0, "", batch.Progress{Status: batch.Canceled, Reason: batch.CodeTooManyFailures, Round: 1, Finished: s.batch(g).Finished}, 0))
 	}},
+	{"a claim says how many have failed by then, in its round", func(s *fixture) {
+		g := s.create(bearing("90%", 20, 5)) // items 3, 8, 13 and 18 fail
+		w := s.claim()
+		s.same("failed", w.Failed, 0)
+		s.record(partly(w, 3))
+		s.same("failed", s.claim().Failed, 1)
+		s.restart()
+		ws := s.claimAll()
+		s.same("failed", []int{ws[0].Failed, ws[3].Failed}, []int{1, 1})
+		s.record(finishAll(ws)...)
+		s.ends(g, batch.Completed, g.tally(every(20)...))
+		s.retry(g, batch.Retry{Indexes: []int{8, 13}})
+		ws = s.claimThose(2)
+		s.same("failed", []int{ws[0].Failed, ws[1].Failed}, []int{0, 0})
+		s.record(finish(ws[0]), letGo(ws[1]))
+		s.same("failed", s.claim().Failed, 1)
+	}},
 	{"as many as may be do not", func(s *fixture) {
 		for _, allowed := range []batch.Tolerance{"2", "20%", "100%"} {
 			g := s.create(bearing(allowed, 10, 5))
