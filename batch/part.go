@@ -21,14 +21,15 @@ const (
 // A Part is one part of a batch that is sent in parts. The order of parts is
 // that of their numbers.
 type Part struct {
-	Number int // from 0
-	Key    uint32
-	Items  int
-	Blocks int
-	Size   int64 // of its items, in bytes
-	Bytes  int64 // of the text of the items, decoded
-	SHA256 [sha256.Size]byte
-	Sent   time.Time
+	Number  int // from 0
+	Key     uint32
+	Items   int
+	Blocks  int
+	Size    int64             // of its items, in bytes
+	Bytes   int64             // of the text of the items, decoded
+	SHA256  [sha256.Size]byte // of the same text
+	Content [sha256.Size]byte // digest of the items, each with its length, in whatever text they stood
+	Sent    time.Time
 }
 
 // keyBits of the key of a part are its number; the others tell its uploads
@@ -198,9 +199,10 @@ func (b Batch) notOpen() error {
 	return Refuse(Conflict, "wrong_state", "the batch is %s: only an open batch has parts to be sent and sealed", b.Status)
 }
 
-// Again says how a part that is sent stands to the one that is there already.
-func (p Part) Again(sum [sha256.Size]byte) error {
-	if p.SHA256 != sum {
+// Again says how a part that is sent stands to the one that is there already:
+// the same items in another text are the same part.
+func (p Part) Again(content [sha256.Size]byte) error {
+	if p.Content != content {
 		return Refuse(Conflict, "part_mismatch", "part %d is there already with other content: delete it first to replace it", p.Number)
 	}
 	return nil

@@ -69,7 +69,7 @@ type Options struct {
 	// /v1/callbacks/test.
 	Test func(ctx context.Context, tenant batch.TenantID, url string, headers map[string]string) (batch.MessageID, batch.Attempt, error)
 
-	Limits    intake.Options // of submissions; Check and Defaults are set here
+	Limits    intake.Options // of submissions; Check and Defaults are set here; Budget is 256 MiB and 1,024 bodies by default
 	PageBytes int            // default of callback_page_bytes; zero: the domain's
 	PageItems int            // default of callback_page_items; zero: the domain's
 	BaseURL   string         // how the world reaches this server; kept with every batch
@@ -135,6 +135,13 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// What all bodies that are being received hold in memory, in bytes: more if that
+// is less than one of the largest items may need. How many bodies that may be.
+const (
+	bodiesBytes = 256 << 20
+	mostBodies  = 1024
+)
+
 // New returns the API. It belongs into a server that [HTTPServer] makes.
 func New(o Options) http.Handler {
 	s := &server{Options: o.withDefaults(), crossOrigin: http.NewCrossOriginProtection()}
@@ -143,6 +150,9 @@ func New(o Options) http.Handler {
 	}
 	s.Limits.Check = s.checkOptions
 	s.Limits = s.Limits.WithDefaults()
+	if s.Limits.Budget == nil {
+		s.Limits.Budget = intake.NewBudget(max(bodiesBytes, 32*int64(s.Limits.ItemBytes)), mostBodies)
+	}
 	s.route()
 	return s
 }

@@ -346,7 +346,7 @@ func (s *fakePartStage) Keep(_ context.Context, p batch.Part, room batch.Room) (
 	p.Number, p.Items, p.Blocks = s.number, len(s.items), 1
 	for _, there := range b.parts {
 		if there.Number == p.Number {
-			return there.Part, there.Again(p.SHA256)
+			return there.Part, there.Again(p.Content)
 		}
 	}
 	if err := b.Add(p, room); err != nil {

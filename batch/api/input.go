@@ -42,8 +42,10 @@ func (r *request) inputUpTo(most int64, kinds ...string) ([]byte, error) {
 	if r.ContentLength > most {
 		return nil, tooLarge
 	}
-	b, err := io.ReadAll(io.LimitReader(r.Body, most+1))
+	b, err := r.budget.ReadAll(r.Context(), io.LimitReader(r.Body, most+1))
 	switch {
+	case batch.CodeOf(err) == batch.Unavailable:
+		return nil, err
 	case err != nil:
 		return nil, brokenOff(r.Request)
 	case int64(len(b)) > most:

@@ -122,7 +122,9 @@ func TestWhileTheFirstIsBeingReceived(t *testing.T) {
 		defer w.store.mu.Unlock()
 		return len(w.store.reserved) == 1
 	})
-	w.keyedSubmit("k", "?processor=price", "1\n").is(409, "idempotency_in_progress")
+	if r := w.keyedSubmit("k", "?processor=price", "1\n").is(409, "idempotency_in_progress"); r.header.Get("Retry-After") != "1" {
+		t.Errorf("Retry-After is %q", r.header.Get("Retry-After"))
+	}
 	w.keyedSubmit("other", "?processor=price", "1\n").is(202, "")
 	writer.CloseWithError(io.ErrClosedPipe)
 	if err := <-done; err == nil {

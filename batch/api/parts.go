@@ -62,12 +62,12 @@ func (s *server) putPart(w http.ResponseWriter, r *request) error {
 		return unread(r, inPart(number, err))
 	}
 	if there != nil {
-		if err := there.Again(read.SHA256); err != nil {
+		if err := there.Again(read.Content); err != nil {
 			return err
 		}
 		return writeJSON(w, http.StatusOK, encode(viewPart(*there)))
 	}
-	p, err := stage.Keep(r.Context(), batch.Part{Bytes: read.Bytes, SHA256: read.SHA256}, batch.Room{Items: s.Limits.Items, Bytes: s.Limits.Body})
+	p, err := stage.Keep(r.Context(), batch.Part{Bytes: read.Bytes, SHA256: read.SHA256, Content: read.Content}, batch.Room{Items: s.Limits.Items, Bytes: s.Limits.Body})
 	if err != nil {
 		return uncertain("keep part", err)
 	}

@@ -39,7 +39,15 @@ func TestABatchInParts(t *testing.T) {
 			t.Errorf("the part is %+v, want %+v", p, want)
 		}
 	}
+	for _, again := range []string{"1\n2", "\n1\r\n 2 \r\n", "1\n2\n\n"} { // the same items
+		first := p
+		if w.putPart(path, 2, again).is(200, "").decode(&p); p != first {
+			t.Errorf("%q makes the part %+v, it was %+v", again, p, first)
+		}
+	}
+	w.do("PUT", path+"/parts/2", w.admin(), `{"items":[1, 2]}`, "Content-Type", "application/json").is(200, "")
 	w.putPart(path, 2, "1\n3\n").is(409, "part_mismatch")
+	w.putPart(path, 2, "12\n").is(409, "part_mismatch")
 	w.putPart(path, 0, "0\n").is(200, "")
 	w.do("PUT", path+"/parts/3", w.admin(), `{"items":[7]}`, "Content-Type", "application/json").is(200, "")
 	w.do("DELETE", path+"/parts/2", w.admin(), "").is(204, "")

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -39,6 +40,9 @@ var retryAfter = map[int]int{
 	http.StatusServiceUnavailable:  5,
 	http.StatusInsufficientStorage: 60,
 }
+
+// retryWordAfter is the same for what passes by itself, by its word.
+var retryWordAfter = map[string]int{"idempotency_in_progress": 1}
 
 // A problem is an error as RFC 9457 wants it shown.
 type problem struct {
@@ -110,7 +114,7 @@ func (s *server) fail(a *answer, r *http.Request, id string, err error) {
 		panic(http.ErrAbortHandler)
 	}
 	p.Type, p.Title, p.RequestID = "about:blank", http.StatusText(p.Status), id
-	if after, ok := retryAfter[p.Status]; ok {
+	if after := cmp.Or(retryWordAfter[p.Code], retryAfter[p.Status]); after > 0 {
 		a.Header().Set("Retry-After", strconv.Itoa(after))
 	}
 	a.Header().Del("Preference-Applied")

@@ -17,6 +17,7 @@ import (
 
 	"github.com/callbatch/callbatch/batch"
 	"github.com/callbatch/callbatch/batch/access"
+	"github.com/callbatch/callbatch/batch/intake"
 )
 
 // server is the API.
@@ -36,6 +37,7 @@ type request struct {
 	tenant batch.TenantID
 	vars   map[string]string // of the path
 	query  url.Values        // known names only, one value each
+	budget *intake.Budget    // of memory, for its body
 }
 
 // errAborted is the end of a request whose connection is to be given up
@@ -101,7 +103,7 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request, rs resource, vars
 			return err
 		}
 	}
-	return rt.handle(s, w, &request{Request: r, tenant: tenant, vars: vars, query: query})
+	return rt.handle(s, w, &request{Request: r, tenant: tenant, vars: vars, query: query, budget: s.Limits.Budget})
 }
 
 // admit returns whose the request is, or why it is refused.

@@ -14,10 +14,14 @@ import (
 // and one for all its ids.
 type cutter struct {
 	stage batch.Sink
+	share *share
 	first int // index of the first item gathered
 	raw   []byte
 	ids   []byte
 	ends  []end
+
+	held   int // for raw and ids
+	staged int // of what was appended, held by the stage
 }
 
 // An end is where an item's bytes and id end in the buffers.
@@ -30,6 +34,9 @@ func (c *cutter) add(ctx context.Context, raw, id []byte) error {
 			return err
 		}
 	}
+	if err := c.share.grow(&c.held, len(c.raw)+len(raw)+len(c.ids)+len(id)); err != nil {
+		return err
+	}
 	c.raw = append(c.raw, raw...)
 	c.ids = append(c.ids, id...)
 	c.ends = append(c.ends, end{len(c.raw), len(c.ids)})
@@ -40,6 +47,9 @@ func (c *cutter) add(ctx context.Context, raw, id []byte) error {
 func (c *cutter) flush(ctx context.Context) error {
 	if len(c.ends) == 0 {
 		return nil
+	}
+	if err := c.share.grow(&c.staged, min(c.staged+len(c.raw), stagedBytes)); err != nil {
+		return err
 	}
 	raw, ids := bytes.Clone(c.raw), string(c.ids)
 	items := make([]batch.Item, len(c.ends))

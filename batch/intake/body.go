@@ -20,7 +20,7 @@ const (
 // io.EOF. broken is the reason of the refusal if
 // what it is fed is not of that coding.
 type coding struct {
-	open   func(io.Reader) (io.Reader, error)
+	open   func(io.Reader, *share) (io.Reader, error)
 	broken string
 }
 
@@ -28,7 +28,7 @@ type coding struct {
 func codingOf(name string) (coding, error) {
 	switch strings.ToLower(strings.TrimSpace(name)) {
 	case "", "identity":
-		return coding{open: func(r io.Reader) (io.Reader, error) { return r, nil }}, nil
+		return coding{open: func(r io.Reader, _ *share) (io.Reader, error) { return r, nil }}, nil
 	case "gzip", "x-gzip":
 		return coding{open: openGzip, broken: "bad_gzip"}, nil
 	case "zstd":
@@ -70,6 +70,7 @@ type body struct {
 	wire   *wire
 	coding coding
 	plain  io.Reader // nil before the first Read
+	share  *share    // of the memory for bodies
 	most   bound
 	ratio  int64
 	n      int64
@@ -104,7 +105,7 @@ func (b *body) Read(p []byte) (n int, err error) {
 		return 0, b.err
 	}
 	if b.plain == nil {
-		b.plain, err = b.coding.open(b.wire)
+		b.plain, err = b.coding.open(b.wire, b.share)
 	}
 	if err == nil {
 		n, err = b.plain.Read(p)
@@ -123,12 +124,16 @@ func (b *body) judge(err error) error {
 		return batch.Refuse(batch.TooLarge, "ratio_too_large",
 			"the body decodes to more than %d times what was sent (limits.ratio)", b.ratio)
 	case err != nil && b.wire.err != nil: // also where a decoder takes the break for its end
-		return fmt.Errorf("%w: %w", batch.Refuse(batch.Malformed, "incomplete_body", "the body ended early"), b.wire.err)
+		return fmt.Errorf("%w: %w", errIncomplete(), b.wire.err)
 	case err == nil || err == io.EOF || batch.CodeOf(err) != "":
 		return err
 	default:
 		return batch.Refuse(batch.Malformed, b.coding.broken, "the body is truncated or corrupt, or not of the content coding it names")
 	}
+}
+
+func errIncomplete() error {
+	return batch.Refuse(batch.Malformed, "incomplete_body", "the body ended early")
 }
 
 func (b *body) tooLarge() error {

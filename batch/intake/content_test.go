@@ -53,6 +53,8 @@ func TestDigestOfTheContent(t *testing.T) {
 		"an option less":         request(asJSON, `{"priority":"high","metadata":{"a":"1"},"items":[{"n":1},2]}`),
 		"other items":            request(asJSON, `{"priority":"high","metadata":{"a":"1","b":"2"},"items":[{"n":1},3]}`),
 		"items the other way":    request(asJSON, `{"priority":"high","metadata":{"a":"1","b":"2"},"items":[2,{"n":1}]}`),
+		"an escape in an item":   request(asJSON, `{"priority":"high","metadata":{"a":"1","b":"2"},"items":[{"\u006e":1},2]}`),
+		"attempts spelled out":   request(asJSON, `{"priority":"high","max_attempts":5,"metadata":{"a":"1","b":"2"},"items":[{"n":1},2]}`),
 		"white space in an item": request(asJSON, `{"priority":"high","metadata":{"a":"1","b":"2"},"items":[{"n": 1},2]}`),
 		"one item of the digits": request(asJSON, `{"items":[12]}`),
 		"two items of them":      request(asJSON, `{"items":[1,2]}`),
@@ -143,6 +145,15 @@ func TestReadOptions(t *testing.T) {
 	}
 }
 
+// itemsSum returns the digest of items that are short.
+func itemsSum(items ...string) [sha256.Size]byte {
+	h := sha256.New()
+	for _, raw := range items {
+		h.Write(append([]byte{byte(len(raw))}, raw...))
+	}
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
 func TestReadPart(t *testing.T) {
 	of := batch.Options{Processor: "price", IDField: "/id"}
 	readPart := func(t *testing.T, r intake.Request, o intake.Options) (*recorder, intake.Part, error) {
@@ -163,7 +174,7 @@ func TestReadPart(t *testing.T) {
 			{intake.Request{ContentType: asNDJSON, ContentEncoding: "gzip", Body: bytes.NewReader(zipped), Length: -1}, lines},
 		} {
 			stage, got, err := readPart(t, c.r, intake.Options{})
-			want := intake.Part{Items: 2, Bytes: int64(len(c.text)), SHA256: sha256.Sum256([]byte(c.text))}
+			want := intake.Part{Items: 2, Bytes: int64(len(c.text)), SHA256: sha256.Sum256([]byte(c.text)), Content: itemsSum(`{"id":"a"}`, `{"id":"b"}`)}
 			if err != nil || got != want || !slices.Equal(stage.ids(), []string{"a", "b"}) {
 				t.Errorf("%s: got %+v, %v, ids %q", c.r.ContentType, got, err, stage.ids())
 			}

@@ -35,11 +35,12 @@ type table struct {
 	end   []byte // how its last line ends
 	value []byte // a quoted field
 	item  []byte
+	held  int // for value and item
 }
 
 // readCSV reads one item a record.
 func readCSV(ctx context.Context, s *submission, in *bufio.Reader) error {
-	t := &table{s: s, lines: lines{in: in, most: s.limits.ItemBytes + padding}}
+	t := &table{s: s, lines: lines{in: in, share: s.share, most: s.limits.ItemBytes + padding}}
 	err := t.header()
 	for err == nil {
 		err = t.row(ctx)
@@ -94,7 +95,10 @@ func (t *table) row(ctx context.Context) error {
 		}
 		t.item = append(t.item, t.names[i]...)
 		t.item, _ = jsontext.AppendQuote(t.item, value)
-		return nil
+		if len(t.item) > t.s.limits.ItemBytes {
+			return t.s.itemTooLarge(t.s.items, t.first)
+		}
+		return t.hold()
 	})
 	if err != nil {
 		return err
@@ -201,6 +205,9 @@ func (t *table) quoted(text []byte) (value, rest []byte, more bool, err error) {
 		switch {
 		case !closed:
 			t.value = append(t.value, t.end...)
+			if err := t.hold(); err != nil {
+				return nil, nil, false, err
+			}
 			if text, err = t.line(); err == io.EOF {
 				t.first = begin
 				err = t.refuse("invalid_csv", "the text ends inside a quoted field that begins on this line")
@@ -220,6 +227,9 @@ func (t *table) quoted(text []byte) (value, rest []byte, more bool, err error) {
 		}
 	}
 }
+
+// hold accounts for what the fields and the item take.
+func (t *table) hold() error { return t.s.share.grow(&t.held, cap(t.value)+cap(t.item)) }
 
 // refuse makes the error that ends the reading within the record at hand.
 func (t *table) refuse(code, format string, args ...any) error {

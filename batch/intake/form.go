@@ -34,12 +34,13 @@ type form struct {
 	size   int        // of fields, in bytes
 	file   bool       // seen
 	alone  bool       // there may be no fields
+	kept   kept       // reads the fields
 }
 
 // readForm returns what reads a form with this boundary between its parts.
 func readForm(boundary string) func(context.Context, *submission, *bufio.Reader) error {
 	return func(ctx context.Context, s *submission, in *bufio.Reader) error {
-		f := &form{s: s, win: window{in: in}, fields: make(url.Values), alone: s.elsewhere != ""}
+		f := &form{s: s, win: window{in: in}, fields: make(url.Values), alone: s.elsewhere != "", kept: kept{share: s.share}}
 		f.src.r = &f.win
 		f.parts = multipart.NewReader(&f.src, boundary)
 		if !f.alone {
@@ -128,7 +129,8 @@ func (f *form) items(ctx context.Context, p *multipart.Part) error {
 // value reads a field.
 func (f *form) value(p *multipart.Part) (string, error) {
 	f.size += len(p.FormName())
-	b, err := io.ReadAll(io.LimitReader(partReader{p, f}, int64(fieldBytes-min(f.size, fieldBytes)+1)))
+	f.kept.r = partReader{p, f}
+	b, err := io.ReadAll(io.LimitReader(&f.kept, int64(fieldBytes-min(f.size, fieldBytes)+1)))
 	if f.size += len(b); f.size > fieldBytes {
 		return "", batch.Refuse(batch.TooLarge, "option_too_large", "the fields of a form have at most %d bytes together", fieldBytes)
 	}

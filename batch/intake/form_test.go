@@ -113,7 +113,7 @@ func TestFormsAreAccepted(t *testing.T) {
 		text := "{\"id\":\"A\"}\n\n{\"id\":\"B\"}\n"
 		stage := &recorder{t: t}
 		got, err := intake.ReadPart(t.Context(), request(asForm, formOf(lines)), stage, intake.Options{}, batch.Options{IDField: "/id"})
-		if want := (intake.Part{Items: 2, Bytes: int64(len(text)), SHA256: sha256.Sum256([]byte(text))}); err != nil || got != want || stage.items[1].ID != "B" {
+		if want := (intake.Part{Items: 2, Bytes: int64(len(text)), SHA256: sha256.Sum256([]byte(text)), Content: itemsSum(`{"id":"A"}`, `{"id":"B"}`)}); err != nil || got != want || stage.items[1].ID != "B" {
 			t.Errorf("got %+v, %v", got, err)
 		}
 		_, err = intake.ReadPart(t.Context(), request(asForm, formOf(lines, field("priority", "low"))), &recorder{t: t}, intake.Options{}, batch.Options{})

@@ -15,7 +15,7 @@ type members struct {
 	z  gzip.Reader
 }
 
-func openGzip(r io.Reader) (io.Reader, error) {
+func openGzip(r io.Reader, _ *share) (io.Reader, error) {
 	m := &members{in: bufio.NewReaderSize(r, readBuffer)}
 	return m, m.next()
 }

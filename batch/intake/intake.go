@@ -41,19 +41,21 @@ type Content struct {
 
 // A Part is what one part of an open batch holds.
 type Part struct {
-	Items  int
-	Bytes  int64             // of the text of the items, decoded; of multipart/form-data the file alone
-	SHA256 [sha256.Size]byte // of the same text
+	Items   int
+	Bytes   int64             // of the text of the items, decoded; of multipart/form-data the file alone
+	SHA256  [sha256.Size]byte // of the same text
+	Content [sha256.Size]byte // digest of the items, each with its length, in whatever text they stood
 }
 
 // Options bound what is read. The zero value means the contract's defaults.
 type Options struct {
-	Items     int    // most items of a batch; default 10,000,000
-	ItemBytes int    // most bytes of one item; default 1 MiB; a few times this is held in memory
-	Body      int64  // most bytes of a body, decoded; default 16 GiB
-	PartBytes int64  // most bytes of one part of an open batch, decoded; default 64 MiB
-	Ratio     int    // most decoded bytes for each byte sent, beyond 10 MiB; default 100
-	Dir       string // where temporary files go, unlinked once opened; default os.TempDir()
+	Items     int     // most items of a batch; default 10,000,000
+	ItemBytes int     // most bytes of one item; default 1 MiB; a few times this may be held in memory
+	Body      int64   // most bytes of a body, decoded; default 16 GiB
+	PartBytes int64   // most bytes of one part of an open batch, decoded; default 64 MiB
+	Ratio     int     // most decoded bytes for each byte sent, beyond 10 MiB; default 100
+	Budget    *Budget // of memory, shared by all that is read with it; nil: there is no bound
+	Dir       string  // where temporary files go, unlinked once opened; default os.TempDir()
 
 	// Check is the server's judgement of options that are well formed: is the
 	// processor known, may the callback go there? It is asked at most once, as
@@ -161,7 +163,8 @@ var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, readBu
 // Every refusal is, or wraps, a [*batch.Error]: Malformed (not what the
 // content type says), Invalid (well formed, but not acceptable), TooLarge (the
 // limit is named), Unsupported (content type or coding), Full (no room for
-// temporary files). A body that could not be read to its end is Malformed with
+// temporary files), Unavailable with reason overloaded (the budget is used up).
+// A body that could not be read to its end is Malformed with
 // reason incomplete_body and wraps the cause as well.
 func Read(ctx context.Context, r Request, stage batch.Sink, o Options) (Content, error) {
 	o = o.WithDefaults()
@@ -173,7 +176,10 @@ func Read(ctx context.Context, r Request, stage batch.Sink, o Options) (Content,
 	if err != nil {
 		return Content{}, err
 	}
-	s := newSubmission(stage, o)
+	s, err := newSubmission(ctx, b, stage, o)
+	if err != nil {
+		return Content{}, err
+	}
 	defer s.close()
 	if r.Digest {
 		s.sum = sha256.New()
@@ -208,7 +214,14 @@ func ReadOptions(ctx context.Context, r Request, o Options) (Content, error) {
 	if err != nil {
 		return Content{}, err
 	}
-	s := newSubmission(nil, o)
+	if r.Length == 0 {
+		o.Budget = nil // there is nothing to receive
+	}
+	s, err := newSubmission(ctx, b, nil, o)
+	if err != nil {
+		return Content{}, err
+	}
+	defer s.close()
 	if r.Digest {
 		s.sum = sha256.New()
 	}
@@ -217,7 +230,6 @@ func ReadOptions(ctx context.Context, r Request, o Options) (Content, error) {
 	} else if err := s.readOptions(ctx, r, b); err != nil {
 		return Content{}, err
 	}
-	defer s.close()
 	s.settle()
 	if s.problems.any() {
 		return Content{}, s.problems.err()
@@ -241,11 +253,14 @@ func ReadPart(ctx context.Context, r Request, stage batch.Sink, o Options, of ba
 	if err != nil {
 		return Part{}, err
 	}
-	s := newSubmission(stage, o)
+	s, err := newSubmission(ctx, b, stage, o)
+	if err != nil {
+		return Part{}, err
+	}
 	defer s.close()
 	s.word, s.options = "part", of
 	s.elsewhere = partOptions
-	s.text = sha256.New()
+	s.text, s.sum = sha256.New(), sha256.New()
 	s.useOptions()
 	s.refuseQuery(r.Query, partOptions)
 	if s.problems.any() {

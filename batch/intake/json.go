@@ -28,11 +28,21 @@ type document struct {
 	members int  // of the object, read so far
 	items   bool // seen
 	bare    bool // has no items
+
+	buffer int // of the decoder, the largest so far
+	held   int // for the decoder and the options read
+	kept   int // of the options
+}
+
+func newDocument(s *submission, in *bufio.Reader) *document {
+	d := &document{s: s, win: window{in: in}}
+	d.win.grow = d.hold
+	return d
 }
 
 // readJSON reads an object of options with the items among them.
 func readJSON(ctx context.Context, s *submission, in *bufio.Reader) error {
-	d := &document{s: s, win: window{in: in}}
+	d := newDocument(s, in)
 	if err := d.read(ctx); err != nil {
 		return err
 	}
@@ -54,7 +64,8 @@ func (s *submission) readOptions(ctx context.Context, r Request, body io.Reader)
 	}
 	s.refuseQuery(r.Query, "the body carries the options")
 	return s.readText(ctx, body, format{read: func(ctx context.Context, s *submission, in *bufio.Reader) error {
-		d := &document{s: s, win: window{in: in}, bare: true}
+		d := newDocument(s, in)
+		d.bare = true
 		return d.read(ctx)
 	}})
 }
@@ -66,10 +77,24 @@ func (d *document) read(ctx context.Context) error {
 	d.dec = decoders.Get().(*jsontext.Decoder)
 	d.dec.Reset(&d.win)
 	defer func() {
-		d.dec.Reset(strings.NewReader("")) // it holds nothing of the submission
-		decoders.Put(d.dec)
+		if d.buffer <= readBuffer { // a larger one is not kept: nobody would have asked for it
+			d.dec.Reset(strings.NewReader("")) // it holds nothing of the submission
+			decoders.Put(d.dec)
+		}
 	}()
 	return d.object(ctx)
+}
+
+// nameBytes is about what a decoder holds for a member name of an object
+// that it has not come to the end of, besides the text.
+const nameBytes = 64
+
+// hold accounts for what the decoder holds while it reads on, with room for
+// so many bytes.
+func (d *document) hold(room int) error {
+	d.buffer = max(d.buffer, int(d.win.at-d.dec.InputOffset())+room)
+	names := min(d.win.names*nameBytes, 8*d.buffer) // most colons in a text stand behind no name
+	return d.s.share.grow(&d.held, d.buffer+names+d.kept)
 }
 
 // object reads the whole body.
@@ -143,6 +168,7 @@ func (d *document) member(ctx context.Context) error {
 		d.s.problems.add(optionProblem(name, "option_beside_items", "%q stands beside the items: %s", clip(name), d.s.elsewhere))
 		return nil
 	}
+	d.kept += len(v)
 	d.s.set(name, v)
 	return nil
 }
@@ -188,6 +214,9 @@ func (d *document) item(ctx context.Context) error {
 	case isSyntactic(err):
 		p := d.syntax(err)
 		p.Index = d.s.items
+		if p.Index > 0 && d.adjoins(err) {
+			p.Index--
+		}
 		_, p.Pointer, _ = strings.Cut(p.Pointer, "/items/"+strconv.Itoa(p.Index))
 		return refuse(batch.Malformed, *p)
 	default:
@@ -198,6 +227,13 @@ func (d *document) item(ctx context.Context) error {
 		return err
 	}
 	return d.s.take(ctx, index, -1, raw, true)
+}
+
+// adjoins reports whether a fault is right behind the last value: that is what
+// was taken for a whole one too soon, as in 01.
+func (d *document) adjoins(err error) bool {
+	e, _ := errors.AsType[*jsontext.SyntacticError](err)
+	return e.ByteOffset == d.dec.InputOffset() && !bytes.HasPrefix(d.dec.UnreadBuffer(), []byte(","))
 }
 
 // failed says why the decoder could not go on.
@@ -225,28 +261,41 @@ func (d *document) syntax(err error) *batch.Problem {
 	return p
 }
 
+// isSyntactic reports whether the text is wrong, rather than that there is no
+// more of it to be had, which the decoder wraps as well if that is inside an
+// object or array.
 func isSyntactic(err error) bool {
 	_, ok := errors.AsType[*jsontext.SyntacticError](err)
-	return ok
+	return ok && batch.CodeOf(err) == ""
 }
 
 // allow lets the decoder read n bytes beyond what it has returned. Without it
 // one value, or white space, could fill the memory.
-func (d *document) allow(n int) { d.win.end = d.dec.InputOffset() + int64(n) }
+func (d *document) allow(n int) { d.win.end, d.win.names = d.dec.InputOffset()+int64(n), 0 }
 
 var errWindow = errors.New("value too large")
 
 // A window ends the reading where a value must have ended.
 type window struct {
 	in      *bufio.Reader
-	at, end int64 // offsets
+	at, end int64                // offsets
+	names   int                  // colons read, which may stand behind names
+	grow    func(room int) error // asked before room is filled; nil: nobody
 }
 
 func (w *window) Read(p []byte) (int, error) {
 	if w.at >= w.end {
 		return 0, errWindow
 	}
+	if w.grow != nil {
+		if err := w.grow(len(p)); err != nil {
+			return 0, err
+		}
+	}
 	n, err := w.in.Read(p[:min(int64(len(p)), w.end-w.at)])
 	w.at += int64(n)
+	if w.grow != nil {
+		w.names += bytes.Count(p[:n], []byte(":"))
+	}
 	return n, err
 }

@@ -17,7 +17,7 @@ const padding = 64 << 10
 
 // readNDJSON reads one item a line.
 func readNDJSON(ctx context.Context, s *submission, in *bufio.Reader) error {
-	l := lines{in: in, most: s.limits.ItemBytes + padding}
+	l := lines{in: in, share: s.share, most: s.limits.ItemBytes + padding}
 	for {
 		raw, err := l.next()
 		if err == io.EOF {
@@ -60,9 +60,11 @@ var errLineTooLong = errors.New("line too long")
 // lines splits a text at its line feeds.
 type lines struct {
 	in     *bufio.Reader
+	share  *share
 	most   int    // bytes of a line; at least the buffer of in
 	number int    // of the last line returned, from 1
 	long   []byte // a line larger than the buffer of in
+	held   int    // for long
 }
 
 // next returns the next line that is not blank, without the white space around
@@ -90,15 +92,31 @@ func (l *lines) physical() ([]byte, error) {
 	if err != bufio.ErrBufferFull {
 		return line, err
 	}
-	l.long = append(l.long[:0], line...)
-	for err == bufio.ErrBufferFull && len(l.long) <= l.most {
+	for l.long = l.long[:0]; ; {
+		if err := l.append(line); err != nil {
+			return nil, err
+		}
+		switch {
+		case len(l.long) > l.most:
+			return nil, errLineTooLong
+		case err != bufio.ErrBufferFull:
+			return l.long, err
+		}
 		line, err = l.in.ReadSlice('\n')
-		l.long = append(l.long, line...)
 	}
-	if len(l.long) > l.most {
-		return nil, errLineTooLong
+}
+
+// append adds what goes on to the long line.
+func (l *lines) append(more []byte) error {
+	if n := len(l.long) + len(more); n > cap(l.long) {
+		size := max(n, min(2*cap(l.long), l.most+readBuffer))
+		if err := l.share.grow(&l.held, size); err != nil {
+			return err
+		}
+		l.long = append(make([]byte, 0, size), l.long...)
 	}
-	return l.long, err
+	l.long = append(l.long, more...)
+	return nil
 }
 
 // trim cuts off the white space of JSON on both ends.

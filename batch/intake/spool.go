@@ -19,6 +19,8 @@ const spoolMemory = 1 << 20
 // in a file.
 type spool struct {
 	dir    string
+	share  *share
+	held   int // for memory, and to read it all again
 	memory []byte
 	file   *os.File // nil: all is in memory
 }
@@ -29,6 +31,9 @@ func (s *spool) add(raw []byte, line int, valid bool) error {
 	mark := uint64(line+1) << 1
 	if valid {
 		mark |= 1
+	}
+	if err := s.share.grow(&s.held, len(s.memory)+len(raw)+2*binary.MaxVarintLen64); err != nil {
+		return err
 	}
 	s.memory = binary.AppendUvarint(s.memory, mark)
 	s.memory = append(binary.AppendUvarint(s.memory, uint64(len(raw))), raw...)
@@ -83,6 +88,9 @@ func (s *spool) each(f func(raw []byte, line int, valid bool) error) error {
 			return fmt.Errorf("read spooled items: %w", err)
 		}
 		if uint64(cap(raw)) < size {
+			if err := s.share.grow(&s.held, cap(s.memory)+int(size)); err != nil {
+				return err
+			}
 			raw = make([]byte, size)
 		}
 		raw = raw[:size]

@@ -14,7 +14,7 @@ import (
 func TestSpoolKeepsOrderAndBytes(t *testing.T) {
 	for _, n := range []int{0, 1, 1000, 300_000} { // from nothing to several MiB
 		t.Run(fmt.Sprint(n, " items"), func(t *testing.T) {
-			s := &spool{dir: t.TempDir()}
+			s := &spool{dir: t.TempDir(), share: new(share)}
 			defer s.close()
 			for i := range n {
 				if err := s.add(fmt.Appendf(nil, `{"n":%d}`, i), i-1, i%3 == 0); err != nil {

@@ -21,6 +21,7 @@ import (
 type submission struct {
 	word         string // what it is: "batch", "part"
 	limits       Options
+	share        *share // of the memory for bodies
 	options      batch.Options
 	validateOnly bool                         // nothing is to be kept
 	given        struct{ id, processor bool } // the options that items are judged by
@@ -39,10 +40,17 @@ type submission struct {
 	bytes        int64     // of the same text
 }
 
-func newSubmission(stage batch.Sink, o Options) *submission {
-	s := &submission{word: "batch", limits: o, options: o.Defaults, judge: judges.Get().(*judge), blocks: cutter{stage: stage}}
+// newSubmission begins one, if there is a place for its body. It is closed
+// when the body is done.
+func newSubmission(ctx context.Context, b *body, stage batch.Sink, o Options) (*submission, error) {
+	sh, err := o.Budget.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	b.share = sh
+	s := &submission{word: "batch", limits: o, share: sh, options: o.Defaults, judge: judges.Get().(*judge), blocks: cutter{stage: stage, share: sh}}
 	s.options.Metadata = maps.Clone(o.Defaults.Metadata)
-	return s
+	return s, nil
 }
 
 // settle judges the options, which are complete, and readies what depends on
@@ -83,7 +91,7 @@ func (s *submission) useOptions() {
 		return
 	}
 	s.judge.find(s.options.IDField)
-	s.ids = newIDSet(s.limits.Dir)
+	s.ids = newIDSet(s.limits.Dir, s.share)
 }
 
 // begin is called before the first item where options may still follow. The
@@ -93,7 +101,7 @@ func (s *submission) begin() {
 		s.useOptions()
 		return
 	}
-	s.waiting = &spool{dir: s.limits.Dir}
+	s.waiting = &spool{dir: s.limits.Dir, share: s.share}
 }
 
 // readText reads a text to its end.
@@ -263,10 +271,12 @@ func (s *submission) content() Content {
 func (s *submission) part() Part {
 	p := Part{Items: s.items, Bytes: s.bytes}
 	s.text.Sum(p.SHA256[:0])
+	s.sum.Sum(p.Content[:0])
 	return p
 }
 
 func (s *submission) close() {
+	s.share.leave()
 	s.judge.release()
 	if s.waiting != nil {
 		s.waiting.close()

@@ -20,10 +20,12 @@ import (
 // to find one on purpose takes 2^64 attempts, and its worst effect is a batch
 // refused.
 type idSet struct {
-	dir  string
-	run  []idEntry // being filled
-	file *os.File  // full runs, sorted, one behind the other; nil: none yet
-	runs int       // in file
+	dir   string
+	share *share
+	held  int       // for run and merging
+	run   []idEntry // being filled
+	file  *os.File  // full runs, sorted, one behind the other; nil: none yet
+	runs  int       // in file
 }
 
 // An idEntry is the hash of an id, the first half of which is that of
@@ -40,8 +42,8 @@ const (
 	runBuffer  = 16 << 10 // of each run while merging
 )
 
-func newIDSet(dir string) *idSet {
-	return &idSet{dir: dir}
+func newIDSet(dir string, sh *share) *idSet {
+	return &idSet{dir: dir, share: sh}
 }
 
 func (s *idSet) add(id []byte, index, line int) error {
@@ -49,6 +51,13 @@ func (s *idSet) add(id []byte, index, line int) error {
 		if err := s.spill(); err != nil {
 			return err
 		}
+	}
+	if n := len(s.run); n == cap(s.run) {
+		size := min(max(64, 2*n), runEntries)
+		if err := s.share.grow(&s.held, size*entryBytes); err != nil {
+			return err
+		}
+		s.run = append(make([]idEntry, 0, size), s.run...)
 	}
 	sum := sha256.Sum256(id)
 	s.run = append(s.run, idEntry{
@@ -87,6 +96,9 @@ func (s *idSet) spill() error {
 // report with those whose id came before and the first of that id. It is called
 // once, after the last add.
 func (s *idSet) each(report func(first, again idEntry), f func(idEntry) error) error {
+	if err := s.share.grow(&s.held, cap(s.run)*entryBytes+s.runs*runBuffer); err != nil {
+		return err
+	}
 	slices.SortFunc(s.run, idEntry.compare)
 	m := merge{{memory: s.run}}
 	for i := range s.runs {

@@ -11,7 +11,7 @@ func TestIDSet(t *testing.T) {
 	for _, n := range []int{1, 2, runEntries, runEntries + 1, 2*runEntries + 500} {
 		t.Run(fmt.Sprintf("the first and the last of %d", n), func(t *testing.T) {
 			dir := t.TempDir()
-			s := newIDSet(dir)
+			s := newIDSet(dir, new(share))
 			defer s.close()
 			for i := range n {
 				if err := s.add(fmt.Appendf(nil, "id-%d", i), i, i+1); err != nil {

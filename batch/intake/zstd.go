@@ -17,7 +17,7 @@ const zstdWindow = 8 << 20
 // frames reads the frames of a Zstandard stream as one.
 type frames struct{ z *zstd.Decoder }
 
-func openZstd(r io.Reader) (io.Reader, error) {
+func openZstd(r io.Reader, sh *share) (io.Reader, error) {
 	in := bufio.NewReaderSize(r, readBuffer)
 	switch _, err := in.Peek(1); {
 	case err == io.EOF: // there must be a frame
@@ -25,7 +25,7 @@ func openZstd(r io.Reader) (io.Reader, error) {
 	case err != nil:
 		return nil, err
 	}
-	z, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(zstdWindow))
+	z, err := zstd.NewReader(&windowed{in: in, share: sh}, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(zstdWindow))
 	if err != nil {
 		return nil, err
 	}

@@ -104,7 +104,7 @@ func (g *partStage) join(t *txn, p batch.Part, room batch.Room) (batch.Part, err
 		return p, err
 	}
 	if there != nil {
-		return *there, there.Again(p.SHA256)
+		return *there, there.Again(p.Content)
 	}
 	p.Sent = t.now.UTC().Truncate(time.Millisecond)
 	if err := b.Add(p, room); err != nil {

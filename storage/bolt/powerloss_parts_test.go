@@ -80,7 +80,8 @@ func (w *worker) part(ctx context.Context, b batch.Batch, number int) error {
 	if w.rnd.IntN(6) == 0 {
 		return nil // the client went away
 	}
-	p := batch.Part{Bytes: 1, SHA256: sha256.Sum256(fmt.Append(nil, w.n))}
+	sum := sha256.Sum256(fmt.Append(nil, w.n))
+	p := batch.Part{Bytes: 1, SHA256: sum, Content: sum}
 	_, err := st.Keep(ctx, p, batch.Room{Items: 1 << 30, Bytes: 1 << 40})
 	if err != nil && batch.CodeOf(err) != batch.Conflict {
 		return fmt.Errorf("keep part: %w", err)

@@ -8,11 +8,11 @@ import (
 
 // EncodePart returns a part of a batch as it stands under key.
 func EncodePart(key []byte, p batch.Part) []byte {
-	b := begin(KindPart, 80)
+	b := begin(KindPart, 112)
 	for _, n := range []int{p.Number, int(p.Key), p.Items, p.Blocks, int(p.Size), int(p.Bytes)} {
 		b = appendInt(b, n)
 	}
-	b = append(b, p.SHA256[:]...)
+	b = append(append(b, p.SHA256[:]...), p.Content[:]...)
 	b = appendTime(b, p.Sent)
 	return seal(key, b)
 }
@@ -24,6 +24,7 @@ func DecodePart(payload []byte) (batch.Part, error) {
 		Number: r.int(), Key: uint32(r.int()), Items: r.int(), Blocks: r.int(), Size: int64(r.int()), Bytes: int64(r.int()),
 	}
 	copy(p.SHA256[:], r.take(len(p.SHA256)))
+	copy(p.Content[:], r.take(len(p.Content)))
 	p.Sent = r.time()
 	return p, r.err()
 }

@@ -175,6 +175,7 @@ func TestRecordsComeBackAsTheyWere(t *testing.T) {
 			n := func() int { return small.Draw(t, "n") }
 			want := batch.Part{Number: n(), Key: rapid.Uint32().Draw(t, "key"), Items: n(), Blocks: n(), Size: int64(n()), Bytes: int64(n()), Sent: millis(t)}
 			copy(want.SHA256[:], octet.Draw(t, "sum"))
+			copy(want.Content[:], octet.Draw(t, "content"))
 			got, err := DecodePart(open(t, KindPart, EncodePart(key, want)))
 			same(t, want, got, err)
 		})

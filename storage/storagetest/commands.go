@@ -49,7 +49,7 @@ func (m *model) putOne(rt *rapid.T) {
 	defer st.Discard()
 	other := rapid.IntRange(0, 3).Draw(rt, "other content") == 0
 	if other {
-		p.SHA256[7]++
+		p.Content[7]++
 	}
 	switch _, err = st.Keep(m.ctx, p, plenty); {
 	case other && o.there[n]:

@@ -59,7 +59,7 @@ func (s *fixture) stagePart(g *given, n int) (batch.PartStage, batch.Part, error
 			return st, batch.Part{}, fmt.Errorf("append to part %d: %w", n, err)
 		}
 	}
-	return st, batch.Part{Bytes: int64(n + 1), SHA256: sum(items)}, s.index(st, g, items)
+	return st, batch.Part{Bytes: int64(n + 1), SHA256: sum(items[:1]), Content: sum(items)}, s.index(st, g, items)
 }
 
 // put sends a part of g.
@@ -143,7 +143,7 @@ func (s *fixture) has(g *given, parts ...int) {
 	for _, p := range there {
 		numbers = append(numbers, p.Number)
 		of, all := g.part(p.Number)
-		s.same("part", []any{p.Items, p.Blocks, p.Bytes, p.SHA256}, []any{len(all), len(of), int64(p.Number + 1), sum(all)})
+		s.same("part", []any{p.Items, p.Blocks, p.Bytes, p.SHA256, p.Content}, []any{len(all), len(of), int64(p.Number + 1), sum(all[:1]), sum(all)})
 		items, blocks, size = items+p.Items, blocks+p.Blocks, size+p.Size
 	}
 	s.same("parts", numbers, parts)
@@ -270,6 +270,14 @@ var parting = cases{
 		_, err = s.put(g, 0)
 		s.ok(err)
 		p.SHA256[0]++
+		p.Bytes++
+		again, err = st.Keep(s.ctx, p, plenty)
+		s.ok(err)
+		s.same("the part in another text", again, first)
+		st.Discard()
+		st, p, err = s.stagePart(g, 1)
+		s.ok(err)
+		p.Content[0]++
 		_, err = st.Keep(s.ctx, p, plenty)
 		s.refused(err, batch.Conflict)
 		st.Discard()
