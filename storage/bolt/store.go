@@ -50,7 +50,7 @@ type Store struct {
 	committed   chan struct{} // closed when the committer is done
 	sync        func(*bbolt.Tx) error
 	large       time.Time // when a commit last took much; the committer's
-	crashed     bool // it was not closed the last time
+	crashed     bool      // it was not closed the last time
 
 	lastMessage batch.MessageID // the greatest id there is; the committer's
 
