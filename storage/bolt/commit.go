@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -87,10 +88,12 @@ func (s *Store) commitLoop() {
 // While large steps are made, a few small ones are not worth a commit of their
 // own, for which the next large one would wait: they wait for it, for a moment.
 const (
-	largeBytes  = 256 << 10
+	largeBytes  = 512 << 10
 	largeLately = 50 * time.Millisecond
 	ridesAlong  = 5 * time.Millisecond
 )
+
+func (st *step) isLarge() bool { return st.bytes >= largeBytes }
 
 // gather waits for a step and takes what else is there: small steps first,
 // then uploads, of which just one while small steps wait.
@@ -125,7 +128,7 @@ func (s *Store) gather() (group []*step, ok bool) {
 		}
 		group, size = append(group, st), size+st.bytes
 	}
-	if size >= largeBytes {
+	if slices.ContainsFunc(group, (*step).isLarge) {
 		s.large = time.Now()
 	}
 	return group, true
