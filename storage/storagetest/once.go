@@ -139,6 +139,11 @@ var binding = cases{
 			s.ok(err)
 			s.same("count", s.bound(g.Tenant, as.String()).Count, n)
 		}
+		s.eventually("what was given up goes again", func() bool {
+			now, _, err := s.Message(s.ctx, g.Tenant, d.ID)
+			s.ok(err)
+			return !now.State.Settled()
+		})
 	}},
 }
 
